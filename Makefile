@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit component integration kubernetes faults faults-workers growth lint audit docs versions bounds debians matrix fuzz generated mutants mutants-deciding bundle lab clean
+.PHONY: help demo test unit units component integration kubernetes faults faults-workers growth lint audit docs versions bounds debians matrix fuzz generated mutants mutants-deciding bundle lab clean
 
 BIN := .venv/bin
 LAB := tests/lab/lab
@@ -25,10 +25,13 @@ help: ## Show this
 demo: ## Bring the lab up, deploy etcd, start workers, check them
 	@tests/lab/demo $(INVENTORY)
 
-test: unit component integration ## Run all tests, with their own set-up
+test: units component integration ## Run all tests, with their own set-up
 
-unit: $(BIN)/.ready ## Run the unit tests
-	$(BIN)/pytest -n 2 tests/unit
+unit: $(BIN)/.ready ## Run the unit tests that start no process and take no time
+	$(BIN)/pytest -n 2 -m 'not process and not long' tests/unit
+
+units: unit ## Run all unit tests
+	$(BIN)/pytest -n 2 -m 'process or long' tests/unit
 
 component: $(BIN)/.ready .artifacts ## Run the tests against an etcd of their own on loopback
 	$(BIN)/pytest -n 2 --dist loadfile tests/component

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import gc
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from .processes import Watch
 
 # A busy machine is slow at times: that is no failure.
 _fixtures = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
@@ -14,6 +17,29 @@ settings.register_profile(
 #: `make fuzz`: other examples at every run, and many.
 settings.register_profile("fuzz", deadline=None, max_examples=1000, suppress_health_check=_fixtures)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "unit"))
+
+_watch = Watch()
+_watch.start()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Thousands of tests that all stay: the collector has nothing to find among them."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    _watch.test = None if item.get_closest_marker("process") else item.nodeid
+    try:
+        return (yield)
+    finally:
+        _watch.test = None
 
 
 @pytest.fixture(scope="session", autouse=True)

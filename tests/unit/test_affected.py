@@ -7,6 +7,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
+
 from provision.engine.affected import SHOWN, Affected, affected
 from provision.engine.plan import HostChanges, Plan, Step
 from provision.host import unit_changes
@@ -132,6 +134,7 @@ def test_units_say_what_they_stop_and_start() -> None:
 QUIET = {"provision/host/kinds/units.py: Absent", "provision/plans/destroy.py: _etcd"}
 
 
+@pytest.mark.long
 def test_every_change_that_stops_a_service_says_so() -> None:
     root = Path(__file__).parents[2]
     stops = re.compile(r"systemctl (stop|restart|kill)|--now|unit_changes\.kill")

@@ -126,6 +126,7 @@ def nested(count: int, last: str = "h\n") -> str:
     return "".join([*links, f"[g{count}]\n{last}"])
 
 
+@pytest.mark.long
 def test_groups_that_are_nested_deeper_than_calls_may_be(tmp_path: Path) -> None:
     text = nested(COUNT)
     text += "".join(f"[g{n}:vars]\na={n}\nb{n % 7}={n}\n" for n in range(COUNT))
@@ -207,6 +208,7 @@ def test_the_hosts_of_groups_come_in_their_order_and_once(tmp_path: Path) -> Non
     assert tree(tmp_path / "hosts").members("top") == ["h2", "h3", "h1"]
 
 
+@pytest.mark.long
 def test_an_alias_bomb_ends(tmp_path: Path) -> None:
     lines = ["a0: &a0 {hosts: {h: }}"]
     for n in range(1, 30):

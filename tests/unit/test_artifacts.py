@@ -142,6 +142,7 @@ def endless(piece: bytes, count: int, start: bytes = b"") -> Iterator[tuple[str,
 
 
 class TestUrl:
+    @pytest.mark.process
     def test_downloaded_once(self, serve: Callable[[Serve], str], tmp_path: Path) -> None:
         asked = []
 
@@ -159,32 +160,38 @@ class TestUrl:
         assert artifacts.fetch(source, tmp_path) == first
         assert len(asked) == 2
 
+    @pytest.mark.process
     def test_another_content(self, serve: Callable[[Serve], str], tmp_path: Path) -> None:
         source = Source(url=serve(lambda r: whole(r, b"else")), sha256=SHA)
         assert "but the inventory says" in refused(source, tmp_path)
         assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
 
+    @pytest.mark.process
     def test_cut_short(self, serve: Callable[[Serve], str], tmp_path: Path) -> None:
         source = Source(url=serve(lambda r: whole(r, BODY[:-9], len(BODY))), sha256=SHA)
         refused(source, tmp_path)
         assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
 
+    @pytest.mark.process
     def test_refused_by_the_server(self, serve: Callable[[Serve], str], tmp_path: Path) -> None:
         source = Source(url=serve(lambda r: r.send_error(404)), sha256=SHA)
         assert "cannot be downloaded: HTTP Error 404" in refused(source, tmp_path)
 
+    @pytest.mark.process
     def test_not_http(self, serve: Callable[[Serve], str], tmp_path: Path) -> None:
         def answer(request: BaseHTTPRequestHandler) -> None:
             request.wfile.write(b"\x1b]0;x\x07" * 99)
 
         assert refused(Source(url=serve(answer), sha256=SHA), tmp_path).isprintable()
 
+    @pytest.mark.process
     def test_nobody_there(self, tmp_path: Path) -> None:
         with socket.create_server(("127.0.0.1", 0)) as server:
             port = server.getsockname()[1]
         source = Source(url=f"http://127.0.0.1:{port}/x.tar.gz", sha256=SHA)
         assert "Connection refused" in refused(source, tmp_path)
 
+    @pytest.mark.process
     def test_a_server_that_says_nothing(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -193,6 +200,7 @@ class TestUrl:
             url = f"http://127.0.0.1:{server.getsockname()[1]}/x.tar.gz"
             assert "timed out" in refused(Source(url=url, sha256=SHA), tmp_path)
 
+    @pytest.mark.process
     @pytest.mark.parametrize(
         "line",
         [
@@ -220,6 +228,7 @@ class TestUrl:
         assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
         assert sum(sent) < 64 << 20
 
+    @pytest.mark.process
     def test_a_body_that_drips_or_has_no_end(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -235,6 +244,7 @@ class TestUrl:
         assert "less than 1073741824 KiB a second" in said
         assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
 
+    @pytest.mark.process
     def test_trailers_without_an_end(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """After the last piece there may be more headers, which are read within one call."""
         monkeypatch.setattr(bounds, "TARBALL", 1 << 16)
@@ -242,6 +252,7 @@ class TestUrl:
         with endless(b"X: y\r\n", 1 << 12, start) as (url, _):
             assert "it has more than 66 kB" in refused(Source(url=url, sha256=SHA), tmp_path)
 
+    @pytest.mark.process
     def test_a_redirect(self, serve: Callable[[Serve], str], tmp_path: Path) -> None:
         def answer(request: BaseHTTPRequestHandler) -> None:
             if request.path == "/there":
@@ -254,6 +265,7 @@ class TestUrl:
 
         assert artifacts.fetch(Source(url=serve(answer), sha256=SHA), tmp_path).sha256 == SHA
 
+    @pytest.mark.process
     @pytest.mark.parametrize("elsewhere", ["ftp://127.0.0.1:1/x", "file:///etc/passwd"])
     def test_a_redirect_to_something_else(
         self, elsewhere: str, serve: Callable[[Serve], str], tmp_path: Path

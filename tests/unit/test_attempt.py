@@ -88,6 +88,7 @@ def test_a_line_is_cut() -> None:
 OLD, NEW = "a" * 32, "b" * 32
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("state", "restarts", "ids", "asked"),
     [

@@ -25,6 +25,7 @@ def run(tmp_path: Path, script: str) -> tuple[int, list[audit.Entry]]:
     return code, audit.parse(log.read_text().splitlines()) if log.exists() else []
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("script", "code", "done", "result"),
     [
@@ -46,12 +47,14 @@ def test_a_batch_leaves_one_line(
     assert stat.S_IMODE((tmp_path / "log" / "audit.log").stat().st_mode) == 0o640
 
 
+@pytest.mark.process
 def test_a_log_that_cannot_be_written_changes_nothing(tmp_path: Path) -> None:
     (tmp_path / "log").write_text("in the way")
     assert run(tmp_path, "audit_done=1")[0] == 0
     assert run(tmp_path, "exit 3")[0] == 3
 
 
+@pytest.mark.process
 def test_a_large_log_is_put_aside_once(tmp_path: Path) -> None:
     log = tmp_path / "log" / "audit.log"
     log.parent.mkdir()

@@ -105,6 +105,7 @@ CASES = {
 }
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("case", CASES)
 def test_only_what_newer_ones_go_on_from_may_go(tmp_path: Path, case: str) -> None:
     found, days = CASES[case]
@@ -123,6 +124,7 @@ VISITS = st.lists(
 )
 
 
+@pytest.mark.process
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(VISITS, st.integers(1, 4), st.booleans())
 def test_the_newest_of_every_history_stays(
@@ -159,6 +161,7 @@ NUMBERS = st.lists(
 )
 
 
+@pytest.mark.process
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(NUMBERS, st.integers(1, 3))
 def test_the_shell_has_the_same_rule(

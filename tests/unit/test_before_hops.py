@@ -215,6 +215,7 @@ def test_what_etcdutl_says(said: str, id: str | None, words: str) -> None:
     assert words in (found.what if found else "")
 
 
+@pytest.mark.process
 def test_the_look_for_v2_data_is_a_script_that_leaves_nothing(tmp_path: Path) -> None:
     """On a log that is none, by a stand-in for etcdutl that says what it was given."""
     data, tool = tmp_path / "data", tmp_path / "opt" / "3.5.35" / "etcdutl"
@@ -247,6 +248,7 @@ def test_the_look_for_v2_data_is_a_script_that_leaves_nothing(tmp_path: Path) ->
     assert not Path(where).exists()
 
 
+@pytest.mark.process
 def test_v2_requests_in_a_log_are_found(tmp_path: Path) -> None:
     wal = tmp_path / "member" / "wal"
     wal.mkdir(parents=True)

@@ -76,6 +76,7 @@ def test_a_connection_ends_though_it_gives_a_byte_now_and_then() -> None:
         stopping.set()
 
 
+@pytest.mark.process
 def test_kubectl_prints_no_more_than_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bounds, "KUBECTL_OUTPUT", 1 << 20)
     code = "import sys\nwhile True: sys.{}.write('x' * 65536)"
@@ -96,6 +97,7 @@ def test_info_nodes_has_as_many_rows_as_etcd_may_have(monkeypatch: pytest.Monkey
     ]
 
 
+@pytest.mark.long
 def test_a_table_has_some_rows_and_a_count(capsys: pytest.CaptureFixture[str]) -> None:
     """On a terminal, also when each has a cause of its own."""
     failed = dataclasses.replace(LIVE, state=State.FAILED)
@@ -111,6 +113,7 @@ def test_a_table_has_some_rows_and_a_count(capsys: pytest.CaptureFixture[str]) -
     assert lines[-1] == "2500 workers: 2500 FAILED; 2500 with notes"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "body",
     [
@@ -143,6 +146,7 @@ OWN_FILES = {
 }
 
 
+@pytest.mark.long
 def test_no_file_is_read_without_a_limit() -> None:
     """Whatever names a file, :mod:`provision.files` reads it."""
     package = Path(bounds.__file__).parent

@@ -53,11 +53,13 @@ def _place(resource: Resource) -> str:
     return str(getattr(resource, "path", getattr(resource, "binary", resource)))
 
 
+@pytest.mark.long
 @given(st.lists(resources, max_size=8, unique_by=_place))
 def test_what_is_as_declared_is_not_changed(declared: list[Resource]) -> None:
     assert changes(declared, after(declared, facts())) == ()
 
 
+@pytest.mark.process
 @given(st.lists(resources, max_size=8, unique_by=_place))
 def test_every_batch_is_a_shell_script(declared: list[Resource]) -> None:
     todo = changes(declared, facts())
@@ -65,6 +67,7 @@ def test_every_batch_is_a_shell_script(declared: list[Resource]) -> None:
     assert subprocess.run(["sh", "-n"], input=script.encode(), timeout=10).returncode == 0
 
 
+@pytest.mark.long
 @given(declared=st.lists(resources, max_size=6, unique_by=_place), data=st.data())
 def test_only_what_differs_is_changed(declared: list[Resource], data: st.DataObject) -> None:
     """Whatever subset is done, doing the rest is what is left."""
@@ -75,6 +78,7 @@ def test_only_what_differs_is_changed(declared: list[Resource], data: st.DataObj
     assert {c.what for c in alone} >= {c.what for c in left if "restart" not in c.what}
 
 
+@pytest.mark.process
 def test_a_script_that_arrives_cut_short_does_nothing(tmp_path: Path) -> None:
     todo = changes([Directory(f"{tmp_path}/a", ME), File(f"{tmp_path}/b", b"x", ME)], facts())
     script = whole(hosts.below(tmp_path, batch(todo)))
@@ -87,6 +91,7 @@ def test_a_script_that_arrives_cut_short_does_nothing(tmp_path: Path) -> None:
     assert (tmp_path / "b").read_text() == "x"
 
 
+@pytest.mark.process
 def test_changes_really_done(tmp_path: Path) -> None:
     declared: list[Resource] = [
         Directory(f"{tmp_path}/conf", ME, 0o750),
@@ -106,6 +111,7 @@ def test_changes_really_done(tmp_path: Path) -> None:
     assert sorted(p.name for p in (tmp_path / "conf").iterdir()) == ["empty", "plain", "secret"]
 
 
+@pytest.mark.process
 def test_every_difference_is_seen_and_put_right(tmp_path: Path) -> None:
     declared: list[Resource] = [
         Directory(f"{tmp_path}/dir", ME, 0o700),
@@ -130,6 +136,7 @@ def test_every_difference_is_seen_and_put_right(tmp_path: Path) -> None:
     assert changes(declared, look(declared, tmp_path)) == ()
 
 
+@pytest.mark.process
 def test_the_first_failure_stops_the_batch(tmp_path: Path) -> None:
     todo = [Change("a", "echo one"), Change("b", "echo no >&2; false"), Change("c", "touch c")]
     result = do(todo, tmp_path)
@@ -139,6 +146,7 @@ def test_the_first_failure_stops_the_batch(tmp_path: Path) -> None:
     assert not (tmp_path / "c").exists()
 
 
+@pytest.mark.process
 def test_a_directory_in_the_way_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "x").write_text("mine")
     declared: list[Resource] = [Directory(f"{tmp_path}/x", ME)]
@@ -268,6 +276,7 @@ def _receive(tree: Tree, body: bytes, root: Path) -> int:
     return subprocess.run(["sh", "-c", command], input=body, capture_output=True).returncode
 
 
+@pytest.mark.process
 def test_upload(tarball: Artifact, tmp_path: Path) -> None:
     tree = Tree(f"{tmp_path}/opt/x y/1", tarball, ("w.service",))
     body = tarball.path.read_bytes()
@@ -283,6 +292,7 @@ def test_upload(tarball: Artifact, tmp_path: Path) -> None:
     assert changes([tree], look([tree], tmp_path)) == ()
 
 
+@pytest.mark.process
 def test_an_upload_over_another_notes_the_restart(tarball: Artifact, tmp_path: Path) -> None:
     tree = Tree(f"{tmp_path}/1", tarball, ("w.service",))
     (tmp_path / "1").mkdir()
@@ -306,6 +316,7 @@ mv() {
 """
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("mv", ["", _MV], ids=["GNU", "uutils 0.0.30"])
 @pytest.mark.parametrize("left", [False, True], ids=["", "after a kill"])
 def test_a_link_to_a_folder_is_pointed_elsewhere(tmp_path: Path, mv: str, left: bool) -> None:
@@ -328,6 +339,7 @@ def test_a_link_to_a_folder_is_pointed_elsewhere(tmp_path: Path, mv: str, left: 
     assert (tmp_path / "313" / "file").read_text() == "313"
 
 
+@pytest.mark.process
 @pytest.mark.skipif(shutil.which("busybox") is None, reason="no busybox here")
 def test_busybox_runs_a_batch_too(tmp_path: Path) -> None:
     todo = changes([File(f"{tmp_path}/f", b"x" * 999, ME), Link(f"{tmp_path}/l", "f")], facts())
@@ -337,6 +349,7 @@ def test_busybox_runs_a_batch_too(tmp_path: Path) -> None:
     assert (tmp_path / "f").read_bytes() == b"x" * 999
 
 
+@pytest.mark.process
 def test_a_batch_waits_for_the_one_before(tmp_path: Path) -> None:
     state = tmp_path / ".state"
     state.mkdir()

@@ -368,6 +368,7 @@ def test_static_with_a_stranger_in_conf_workers() -> None:
     assert found[1].notes == ("in conf/workers, not in the inventory",)
 
 
+@pytest.mark.long
 def test_of_ten_thousand_workers_exactly_the_dead_are_failed() -> None:
     workers = [worker(f"w{i}") for i in range(10_000)]
     found = [(f"worker-{i:032x}", f"w{i}") for i in range(10_000)]
@@ -842,6 +843,7 @@ def test_a_read_is_by_a_client_on_the_host_of_a_worker_that_is_well(
     }
 
 
+@pytest.mark.process
 def test_etcd_that_is_away_leaves_the_other_views(views: Views) -> None:
     cluster = etcd()
     views.health = ClusterHealth(

@@ -297,6 +297,7 @@ def test_a_unit_that_was_changed_by_hand_is_not_followed(world: World, old: str,
     assert refused.value.id == "path-in-the-way"
 
 
+@pytest.mark.process
 def test_the_scripts_do_what_they_say(world: World, tmp_path: Path) -> None:
     """By a real shell, on folders of this machine."""
     root = tmp_path / "host"

@@ -26,6 +26,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.process
 def test_it_says_what_it_is_and_can_do() -> None:
     assert run("--version").stdout == f"alluxio-provision {provision.__version__}\n"
     listed = run("--list").stdout
@@ -34,6 +35,7 @@ def test_it_says_what_it_is_and_can_do() -> None:
     assert "--complete" in run("--print-completion-script", "bash").stdout
 
 
+@pytest.mark.process
 def test_what_only_lists_imports_nothing_large() -> None:
     """A command's body imports what it needs when it runs."""
     large = ("cryptography", "etcd3", "fabric", "grpc", "jinja2", "paramiko", "pydantic", "rich")
@@ -42,6 +44,7 @@ def test_what_only_lists_imports_nothing_large() -> None:
     assert done.stdout == "set()\n"
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     "arguments", [("deploy-etcd", "--nope"), ("--help", "nope"), ("nope",), ("--nope",)]
 )
@@ -53,6 +56,7 @@ def test_what_cannot_be_parsed_ends_with_2(arguments: tuple[str, ...]) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("unbuffered", [None, "1"])
 @pytest.mark.parametrize(
     ("program", "arguments"),
@@ -76,6 +80,7 @@ def test_a_reader_that_goes_away_is_no_error(
     assert not unexpected, done.stderr
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("unbuffered", [None, "1"])
 def test_a_reader_of_both_streams_that_goes_away_is_no_error(unbuffered: str | None) -> None:
     arguments = ("show-inventory", "--inventory", "nope.yml", "--format", "json")

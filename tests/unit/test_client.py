@@ -94,6 +94,7 @@ def test_the_end_of_a_prefix(prefix: bytes, end: bytes) -> None:
     assert after(prefix) == end
 
 
+@pytest.mark.process
 def test_importing_the_module_does_not_import_grpc() -> None:
     code = (
         "import sys, provision.etcd.cluster.health, provision.check_nodes.table; "
@@ -104,6 +105,7 @@ def test_importing_the_module_does_not_import_grpc() -> None:
     assert run.stdout.strip() == "[]"
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("folder", ["without", "another"])
 def test_another_etcd3_is_one_line_with_the_remedy(folder: str, tmp_path: Path) -> None:
     package = tmp_path / "etcd3"

@@ -142,6 +142,7 @@ class TestNoSecret:
         assert ends(body, inventory, debug=str(tmp_path / "b.tar.gz")) == 4
         return unpacked(tmp_path / "b.tar.gz")
 
+    @pytest.mark.process
     def test_is_anywhere(self, bundle: dict[str, str]) -> None:
         said = "\n".join([*bundle, *bundle.values()])
         assert said.count(MARK) > 20
@@ -154,6 +155,7 @@ class TestNoSecret:
             ):
                 assert form not in said, form
 
+    @pytest.mark.process
     def test_and_the_rest_is_there(self, bundle: dict[str, str]) -> None:
         assert set(bundle) == {
             *("manifest.json", "run.json", "versions.json", "inventory.json", "facts.json"),
@@ -181,6 +183,7 @@ class TestNoSecret:
 
 
 class TestHoweverItEnds:
+    @pytest.mark.process
     @pytest.mark.parametrize(
         ("error", "code"),
         [(None, 0), (KeyboardInterrupt(), 130), (KeyError("x"), 70)],
@@ -201,6 +204,7 @@ class TestHoweverItEnds:
         assert found["stdout.txt"] == "as shown\n"
         assert ("traceback.txt" in found) == (error is not None)
 
+    @pytest.mark.process
     def test_with_a_bad_inventory(self, tmp_path: Path) -> None:
         bad, file = tmp_path / "bad.yml", tmp_path / "b.tgz"
         bad.write_text("etcd: {versoin: 1}\n")
@@ -209,6 +213,7 @@ class TestHoweverItEnds:
         assert "inventory-unknown-key" in found["stderr.txt"]
         assert "inventory.json" in json.loads(found["manifest.json"])["left_out"]
 
+    @pytest.mark.process
     def test_with_a_traceback_on_the_screen(self, inventory: Path, tmp_path: Path) -> None:
         def body(run: Run) -> None:
             raise Unhealthy("x", id="member-down")
@@ -218,6 +223,7 @@ class TestHoweverItEnds:
             ends(body, inventory, debug=str(file), traceback=True)
         assert "Unhealthy" in unpacked(file)["traceback.txt"]
 
+    @pytest.mark.process
     def test_a_host_whose_logs_cannot_be_had(
         self, inventory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -255,6 +261,7 @@ class TestNeverInTheWay:
         assert said in capsys.readouterr().err
         assert (inventory.parent / "old.tar.gz").read_text() == "mine"
 
+    @pytest.mark.process
     @pytest.mark.parametrize("error", [OSError("full"), KeyboardInterrupt(), RuntimeError("x")])
     def test_what_cannot_be_written_keeps_the_runs_code(
         self,
@@ -277,6 +284,7 @@ class TestNeverInTheWay:
         assert "warning: " in err
         assert not list(tmp_path.glob("*.tar.gz*"))
 
+    @pytest.mark.process
     def test_json_on_stdout_stays_one_document(
         self, inventory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:

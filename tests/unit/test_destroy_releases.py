@@ -72,6 +72,7 @@ def host(tmp_path: Path) -> Host:
     return Host(tmp_path)
 
 
+@pytest.mark.process
 def test_a_cluster_that_never_ran_there_takes_nothing_of_another(host: Host) -> None:
     """No unit shows whose they are: the other's first run was killed, or its unit is away."""
     host.unpack("alluxio/313", "other")
@@ -80,6 +81,7 @@ def test_a_cluster_that_never_ran_there_takes_nothing_of_another(host: Host) -> 
     assert host.destroy() == ["alluxio/313", "java/jdk"]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("noted", ["other", "c", None])
 def test_what_another_clusters_master_may_use_stays(host: Host, noted: str | None) -> None:
     """Whoever has unpacked it, also an earlier version of this tool."""
@@ -93,6 +95,7 @@ def test_what_another_clusters_master_may_use_stays(host: Host, noted: str | Non
     assert host.destroy() == ["java/jdk"]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("noted", ["c", None])
 def test_what_a_first_run_of_its_own_has_unpacked_goes(host: Host, noted: str | None) -> None:
     host.unpack("alluxio/313", noted)
@@ -102,6 +105,7 @@ def test_what_a_first_run_of_its_own_has_unpacked_goes(host: Host, noted: str | 
     assert host.destroy() == ["alluxio/312"]
 
 
+@pytest.mark.process
 def test_an_upload_that_was_cut_goes(host: Host) -> None:
     (host.root / "alluxio" / ".incoming.x").mkdir(parents=True)
     (host.root / "java").mkdir()
@@ -110,6 +114,7 @@ def test_an_upload_that_was_cut_goes(host: Host) -> None:
     assert not (host.root / "java").exists()
 
 
+@pytest.mark.process
 def test_an_empty_folder_that_was_there_stays(host: Host) -> None:
     """The operator made it, and nothing was ever installed there: there is nothing to do."""
     for name in ("alluxio", "java"):
@@ -121,6 +126,7 @@ def test_an_empty_folder_that_was_there_stays(host: Host) -> None:
     assert (host.root / "java").exists()
 
 
+@pytest.mark.process
 def test_where_it_has_run_everything_goes(host: Host) -> None:
     host.unit(worker.UNIT_PATH, "c")
     host.unpack("alluxio/313", "c")
@@ -129,6 +135,7 @@ def test_where_it_has_run_everything_goes(host: Host) -> None:
     assert host.destroy() == []
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("begun", [True, False])
 def test_a_jdk_that_left_the_inventory_goes(host: Host, begun: bool) -> None:
     """Its mark says whose it is. Somebody else's JDK beside it has none."""
@@ -140,6 +147,7 @@ def test_a_jdk_that_left_the_inventory_goes(host: Host, begun: bool) -> None:
     assert host.destroy() == ["java/theirs"]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("begun", [True, False])
 def test_a_folder_of_jdks_that_are_not_ours_stays(host: Host, begun: bool) -> None:
     host.alluxio = replace(host.alluxio, java=host.alluxio.java.model_copy(update={"source": None}))
@@ -150,6 +158,7 @@ def test_a_folder_of_jdks_that_are_not_ours_stays(host: Host, begun: bool) -> No
     assert (host.root / "java").is_dir()
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("name", ["c", "it's; rm -rf $HOME", ""])
 def test_an_unpacked_release_names_its_cluster(tmp_path: Path, name: str) -> None:
     artifact = hosts.tarball(tmp_path)

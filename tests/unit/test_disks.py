@@ -35,19 +35,23 @@ def run_check(folder: Path, tmp_path: Path, restarts: str = "0", wait: bool = Tr
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="the marker is root's")
 class TestMarker:
+    @pytest.mark.process
     def test_it_is_made_once_and_found(self, tmp_path: Path) -> None:
         for _ in range(2):
             script = f"{safely.FUNCTIONS}\n{disks.mark(str(tmp_path))}"
             subprocess.run(["/bin/sh", "-ec", script], check=True)
         assert run_check(tmp_path, tmp_path) == 0
 
+    @pytest.mark.process
     def test_without_it(self, tmp_path: Path) -> None:
         assert run_check(tmp_path / "away", tmp_path) == 1
         assert run_check(tmp_path, tmp_path, wait=False) == 1
 
+    @pytest.mark.process
     def test_a_restart_looks_for_a_minute(self, tmp_path: Path) -> None:
         assert run_check(tmp_path, tmp_path, restarts="3") == 1
 
+    @pytest.mark.process
     @pytest.mark.parametrize("kind", ["file", "link", "of a user"])
     def test_what_is_no_marker(self, kind: str, tmp_path: Path) -> None:
         place = tmp_path / "data-disk"
@@ -60,6 +64,7 @@ class TestMarker:
             os.chown(place, 12345, 12345)
         assert run_check(tmp_path, tmp_path) == 1
 
+    @pytest.mark.process
     def test_mkdir_follows_no_link(self, tmp_path: Path) -> None:
         (tmp_path / "data-disk").symlink_to("elsewhere")
         done = subprocess.run(["/bin/sh", "-ec", disks.mark(str(tmp_path))])

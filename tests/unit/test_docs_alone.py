@@ -20,6 +20,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.process
 def test_the_readme(folder: Path) -> None:
     shell = folder / ".venv" / "bin"
     shell.mkdir(parents=True)
@@ -33,6 +34,7 @@ def test_the_readme(folder: Path) -> None:
     assert 'endpoints: ["http://10.0.1.10:2379"]' in made
 
 
+@pytest.mark.process
 def test_monitoring(folder: Path) -> None:
     text = (REPO / "inventory" / "lab.yml").read_text(encoding="utf-8")
     # Nobody is logged in to: the keys need not be there.
@@ -43,6 +45,7 @@ def test_monitoring(folder: Path) -> None:
     assert len(list((folder / "monitor").iterdir())) == 3
 
 
+@pytest.mark.process
 def test_ssh(folder: Path) -> None:
     (hosts,) = fenced("docs/ssh.md", "ini")
     (folder / "hosts.ini").write_text(hosts.text, encoding="utf-8")

@@ -14,6 +14,7 @@ from provision.host.resources import Unit
 OVERRIDE = "[Service]\nExecStart=\nExecStart=/usr/bin/etcd --name=old\n"
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("unit", ["etcd.service", "alluxio-worker.service"])
 def test_what_the_shell_says(unit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = {

@@ -40,6 +40,7 @@ def test_the_pages_are_those_of_the_ids() -> None:
     assert list(IDS) == sorted(set(IDS))
 
 
+@pytest.mark.long
 def test_every_id_is_used() -> None:
     used = {
         node.value
@@ -50,6 +51,7 @@ def test_every_id_is_used() -> None:
     assert set(IDS) - used == set()
 
 
+@pytest.mark.long
 def test_nothing_is_reported_without_an_id() -> None:
     """mypy sees to it where it knows the class; this finds a class that would bring a default."""
     takes_one = {Problem.__name__, *(c.__name__ for c in _below(ProvisionError))}
@@ -92,12 +94,14 @@ def test_titles_are_short_and_differ() -> None:
 
 
 class TestCommand:
+    @pytest.mark.process
     def test_a_page(self) -> None:
         done = run("explain", "host-key-unknown")
         assert done.returncode == 0
         assert done.stdout.startswith("host-key-unknown: A host's key is not in known_hosts\n")
         assert run("--explain", "host-key-unknown").stdout == done.stdout
 
+    @pytest.mark.process
     def test_an_unknown_id_names_near_ones(self) -> None:
         for line in ("explain", "host-unreachabel"), ("--explain", "Host_Unreachable"):
             done = run(*line)
@@ -105,12 +109,14 @@ class TestCommand:
             assert "host-unreachable" in done.stderr
             assert done.stdout == ""
 
+    @pytest.mark.process
     def test_all_of_them(self) -> None:
         listed = run("--explain")
         assert listed.returncode == 0
         assert all(id in listed.stdout for id in IDS)
         assert run("explain", "all").stdout == listed.stdout
 
+    @pytest.mark.process
     def test_as_json(self) -> None:
         (found,) = json.loads(run("explain", "locked", "--format", "json").stdout)["pages"]
         assert found["id"] == "locked"

@@ -373,6 +373,7 @@ def imported_from(inventory: Inventory, folder: Path) -> int:
     return plan.changed
 
 
+@pytest.mark.process
 def test_requests_out_certificates_in(inventory: Inventory, tmp_path: Path, issuing: Ca) -> None:
     folder = tmp_path / "requests"
     with pytest.raises(UsageError, match="the folder is one that export-csrs has made"):
@@ -417,6 +418,7 @@ def test_requests_out_certificates_in(inventory: Inventory, tmp_path: Path, issu
     assert imported.own_pair(inventory.etcd) == own
 
 
+@pytest.mark.process
 def test_this_tool_s_own_is_renewed_when_told_or_when_it_has_expired(
     inventory: Inventory, tmp_path: Path, issuing: Ca
 ) -> None:

@@ -72,6 +72,7 @@ class TestRead:
         with pytest.raises(TimeoutError, match="gives nothing in 1 s"):
             read_bytes(pipe, 100)
 
+    @pytest.mark.process
     def test_what_a_shell_substitutes(self) -> None:
         code = (
             "import sys; from pathlib import Path; from provision.files import read_text; "

@@ -68,6 +68,7 @@ class Started:
         return self.process.returncode, out, err
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_at_an_import(tmp_path: Path, program: str) -> None:
     show = ["show-inventory", "--inventory", "inventory/example.yml"]
@@ -85,6 +86,7 @@ def test_at_an_import(tmp_path: Path, program: str) -> None:
         assert out in ("", whole), f"import {at} of {total}"
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_at_a_time(tmp_path: Path, program: str) -> None:
     """A host takes the connection and says nothing: the run would last for ten seconds."""
@@ -114,6 +116,7 @@ etcd:
             assert started.ends() == (130, "", SAID), f"after {after} s"
 
 
+@pytest.mark.process
 def test_the_command_has_imported_nothing_before_it_handles_ctrl_c() -> None:
     show = "import sys; before = {*sys.modules}; import provision.cli.main; "
     show += "print(*{*sys.modules} - before)"

@@ -75,28 +75,33 @@ def taken(data: Path, *more: Resource, owner: str = ME) -> list[str]:
 
 @root_only
 class TestInUse:
+    @pytest.mark.process
     def test_by_another_service(self, data: Path) -> None:
         """/data of root's, with the files of a database in it."""
         folder(folder(data) / "postgres", OTHER)
         assert taken(data) == [f"{data} belongs to root and is used by {OTHER}"]
 
+    @pytest.mark.process
     def test_by_root_itself(self, data: Path) -> None:
         """/etc/ssh."""
         file(folder(data) / "sshd_config")
         assert taken(data) == [f"{data} belongs to root and is used by root"]
 
+    @pytest.mark.process
     @pytest.mark.parametrize("owner", [ME, "root"])
     def test_a_home(self, owner: str, data: Path) -> None:
         """/home/user, for a service's data or for releases."""
         file(folder(data, OTHER) / ".profile", OTHER)
         assert taken(data, owner=owner) == [f"{data} belongs to {OTHER} and is used by {OTHER}"]
 
+    @pytest.mark.process
     def test_whose_files_are_of_several(self, data: Path) -> None:
         for number, user in enumerate((OTHER, THIRD, "root", "mail", "man")):
             file(folder(data, OTHER) / f"f{number}", user)
         (what,) = taken(data)
         assert re.search(rf"is used by {OTHER}, [a-z]+, [a-z]+ and 2 more$", what)
 
+    @pytest.mark.process
     def test_the_remedy_names_the_option_and_it_helps(self, data: Path) -> None:
         file(folder(data, OTHER) / "x", OTHER)
         mine = Directory(str(data), ME, 0o700)
@@ -110,6 +115,7 @@ class TestInUse:
         (problem,) = look(data, mine, take_over=["/elsewhere"])
         assert problem.severity == "error"
 
+    @pytest.mark.process
     def test_by_a_group_that_may_write(self, data: Path) -> None:
         """root:dev 2775 with files of root's: the group would lose it."""
         file(folder(data))
@@ -124,17 +130,20 @@ class TestInUse:
             assert taken(data)[0].endswith(f"is used by root, group {THIRD}")
             (data / "x").unlink()
 
+    @pytest.mark.process
     def test_by_everybody(self, data: Path) -> None:
         """/scratch of root's, 1777."""
         file(folder(data, mode=0o1777) / "x", OTHER)
         assert taken(data, owner="root") == [f"{data} belongs to root and is used by {OTHER}"]
 
+    @pytest.mark.process
     def test_by_the_owner_of_a_folder_on_the_way(self, data: Path) -> None:
         """/data/other/pages is declared, but /data/other is somebody else's."""
         way = folder(folder(data) / "other", OTHER)
         pages = Directory(f"{way}/pages", ME)
         assert taken(data, pages) == [f"{data} belongs to root and is used by {OTHER}"]
 
+    @pytest.mark.process
     def test_by_somebody_in_a_folder_on_the_way(self, data: Path) -> None:
         """/data/disk1/pages is declared; /data/disk1/postgres is there, too."""
         way = folder(folder(data) / "disk1")
@@ -142,6 +151,7 @@ class TestInUse:
         folder(way / "postgres", OTHER)
         assert taken(data, pages) == [f"{data} belongs to root and is used by {OTHER}"]
 
+    @pytest.mark.process
     def test_a_hostile_name_of_a_file(self, data: Path) -> None:
         """No name is printed, so none can pretend to be something else."""
         file(folder(data) / f"x\nin|here|0|0|f|{THIRD}", OTHER)
@@ -150,14 +160,17 @@ class TestInUse:
 
 @root_only
 class TestNotInUse:
+    @pytest.mark.process
     def test_there_is_none(self, data: Path) -> None:
         assert look(data, Directory(str(data), ME), asked=1) == []
 
+    @pytest.mark.process
     def test_it_is_the_services_own(self, data: Path) -> None:
         """Whatever is in it. A host of today has no second question."""
         file(folder(data, ME) / "x", OTHER)
         assert look(data, Directory(str(data), ME), asked=1) == []
 
+    @pytest.mark.process
     def test_a_look_that_does_not_end_is_no_answer(
         self, data: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -168,24 +181,29 @@ class TestNotInUse:
         assert "could not be found out who uses it" in problem.what
         assert problem.id == "folder-in-use"
 
+    @pytest.mark.process
     def test_it_is_empty(self, data: Path) -> None:
         for user in ("root", OTHER, NOBODY):
             folder(data, user)
             assert taken(data) == []
 
+    @pytest.mark.process
     def test_the_root_of_a_file_system(self, data: Path) -> None:
         folder(folder(data) / "lost+found", mode=0o700)
         assert taken(data) == []
 
+    @pytest.mark.process
     def test_data_of_the_service_from_before(self, data: Path) -> None:
         folder(folder(data) / "member", ME)
         folder(data / "data-disk")
         assert taken(data, DataDisk(str(data))) == []
 
+    @pytest.mark.process
     def test_numbers_without_a_user(self, data: Path) -> None:
         file(folder(data, NOBODY) / "pages", NOBODY)
         assert taken(data) == []
 
+    @pytest.mark.process
     def test_folders_that_the_inventory_names(self, data: Path) -> None:
         """Root made /data/alluxio and /data/alluxio/ssd1/pages for it."""
         pages = folder(folder(folder(data) / "ssd1") / "pages")
@@ -195,6 +213,7 @@ class TestNotInUse:
             f"{pages} belongs to root and is used by {OTHER}"
         ]
 
+    @pytest.mark.process
     def test_folders_on_the_way_of_root_and_of_the_service(self, data: Path) -> None:
         way = folder(folder(folder(data) / "disk1") / "own", ME)
         folder(data / "disk1" / "lost+found")
@@ -203,17 +222,20 @@ class TestNotInUse:
         absent = Directory(f"{data}/disk2/pages", ME)
         assert taken(data, pages, absent) == []
 
+    @pytest.mark.process
     def test_a_group_of_the_service(self, data: Path) -> None:
         file(folder(data, mode=0o775) / "x")
         for group in (ME, "root"):
             subprocess.run(["chgrp", group, data], check=True)
             assert taken(data, owner="root") == []
 
+    @pytest.mark.process
     def test_releases_that_the_service_owned(self, data: Path) -> None:
         """/opt/alluxio of an installation by hand."""
         file(folder(data, ME) / "x", ME)
         assert taken(data, owner="root") == []
 
+    @pytest.mark.process
     def test_what_only_this_tool_makes(self, data: Path) -> None:
         """The keys that export-csrs made in config_dir/pki belong to root at first."""
         file(folder(folder(data) / "pki", mode=0o700) / "peer.key.new")
@@ -228,6 +250,7 @@ class TestNotInUse:
         yield disk
         subprocess.run(["umount", str(disk)], check=True)
 
+    @pytest.mark.process
     def test_a_mount_point_of_roots_in_it(self, data: Path, mounted: Path) -> None:
         assert taken(data) == []
         own(mounted, OTHER)
@@ -278,6 +301,7 @@ def test_an_empty_home_is_in_use() -> None:
     assert folders.users("root|/home/bob|5\n", "/home/bob", "bob", ["etcd"]) == []
 
 
+@pytest.mark.process
 @root_only
 def test_a_home_is_known_by_its_user(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder(data, OTHER)
@@ -373,6 +397,7 @@ def state(path: Path) -> tuple[str, str, int]:
 
 @root_only
 class TestFormerOwner:
+    @pytest.mark.process
     def test_it_gets_the_folder_back(self, data: Path) -> None:
         folder(data, OTHER, 0o1777)
         subprocess.run(["chgrp", THIRD, data], check=True)
@@ -383,6 +408,7 @@ class TestFormerOwner:
         assert state(data) == (OTHER, THIRD, 0o1777)
         assert give_back(data, data) == []
 
+    @pytest.mark.process
     def test_the_first_owner_is_remembered(self, data: Path) -> None:
         folder(data, OTHER, 0o770)
         take(data, Directory(str(data), ME, 0o700))
@@ -391,6 +417,7 @@ class TestFormerOwner:
         give_back(data, data)
         assert state(data) == (OTHER, OTHER, 0o770)
 
+    @pytest.mark.process
     def test_a_folder_that_the_tool_made_stays_as_it_is(self, data: Path) -> None:
         take(data, Directory(str(data), ME, 0o700))
         folder(data, OTHER, 0o755)
@@ -398,6 +425,7 @@ class TestFormerOwner:
         assert give_back(data, data) == []
         assert state(data) == (ME, ME, 0o700)
 
+    @pytest.mark.process
     def test_one_made_after_another_was_removed(self, data: Path) -> None:
         folder(data, OTHER)
         take(data, Directory(str(data), ME))
@@ -405,11 +433,13 @@ class TestFormerOwner:
         take(data, Directory(str(data), ME))
         assert give_back(data, data) == []
 
+    @pytest.mark.process
     def test_a_right_folder_is_not_noted(self, data: Path) -> None:
         folder(data, ME, 0o700)
         take(data, Directory(str(data), ME, 0o700))
         assert noted(data, data).paths == {}
 
+    @pytest.mark.process
     def test_a_link_in_its_place_is_not_followed(self, data: Path) -> None:
         """The service's user owns the folder above it."""
         state_dir, pages = folder(data, ME), folder(data / "pages", OTHER, 0o711)
@@ -420,6 +450,7 @@ class TestFormerOwner:
         give_back(data, state_dir, pages)
         assert state(victim) == ("root", "root", 0o700)
 
+    @pytest.mark.process
     def test_a_link_above_it_is_the_operators(self, data: Path) -> None:
         """/data leads to another disk: the folder in it is the same one. Root made the link, where
         only root could."""
@@ -433,6 +464,7 @@ class TestFormerOwner:
             give_back(data, path)
             assert state(path) == (OTHER, OTHER, 0o711)
 
+    @pytest.mark.process
     def test_it_stays_while_another_unit_names_it(self, data: Path) -> None:
         folder(data, OTHER, 0o711)
         take(data, Directory(str(data), ME, 0o700))
@@ -442,6 +474,7 @@ class TestFormerOwner:
             give_back(data, data, units=[str(unit), "/nowhere"])
             assert state(data)[0] == (OTHER if back else ME)
 
+    @pytest.mark.process
     def test_an_empty_one_that_the_tool_made_goes_with_its_note(self, data: Path) -> None:
         take(data, Directory(str(data), ME))
         script = f"{safely.FUNCTIONS}\n{former_owner.removed(str(data))}"
@@ -449,6 +482,7 @@ class TestFormerOwner:
         assert not data.exists()
         assert noted(data, data).paths == {}
 
+    @pytest.mark.process
     def test_an_empty_one_that_was_there_stays(self, data: Path) -> None:
         """Also when the run that gave it back was killed after that, and comes again."""
         folder(data, OTHER)
@@ -458,12 +492,14 @@ class TestFormerOwner:
             give_back(data, data)
             assert state(data) == (OTHER, OTHER, 0o755)
 
+    @pytest.mark.process
     def test_releases_folder_that_was_there_stays(self, data: Path) -> None:
         folder(data, OTHER)
         take(data, Directory(str(data)))
         assert hosts.do([destroy.delete_releases(str(data))], data.parent).ok
         assert data.is_dir()
 
+    @pytest.mark.process
     def test_one_that_is_taken_again(self, data: Path) -> None:
         """With another owner meanwhile."""
         folder(data, OTHER)
@@ -480,6 +516,7 @@ class TestFormerOwner:
         script = former_owner.give_back_rest([str(other), "/nowhere"])
         assert hosts.do([Change("forget", script)], data.parent).ok
 
+    @pytest.mark.process
     def test_a_folder_that_the_inventory_named_before(self, data: Path) -> None:
         """data_dir was changed: no inventory knows of the old folder."""
         folder(data, OTHER, 0o2750)
@@ -498,6 +535,7 @@ class TestFormerOwner:
         self.forget(data)
         assert state(data) == (THIRD, THIRD, 0o755)
 
+    @pytest.mark.process
     def test_a_link_in_the_place_of_the_folder_before(self, data: Path) -> None:
         folder(data, OTHER)
         take(data, Directory(str(data), ME, 0o700))

@@ -174,6 +174,7 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("role_of", ROLES.values(), ids=ROLES)
 @pytest.mark.parametrize("right", [True, False], ids=["as the tool would", "otherwise"])
 def test_every_folder_that_was_there_stays(
@@ -196,6 +197,7 @@ def test_every_folder_that_was_there_stays(
     assert all(Path(path).is_dir() for path in base)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("role_of", ROLES.values(), ids=ROLES)
 def test_every_folder_that_the_tool_made_goes(role_of: Callable[[Path], Role], root: Path) -> None:
     role = role_of(root)
@@ -208,6 +210,7 @@ def test_every_folder_that_the_tool_made_goes(role_of: Callable[[Path], Role], r
     assert left == set(role.kept)
 
 
+@pytest.mark.process
 def test_keys_that_wait_leave_no_folder_behind_but_the_operators(root: Path) -> None:
     """export-csrs makes the folder before any deploy-etcd."""
     for name, there in (("mine", False), ("theirs", True)):
@@ -223,6 +226,7 @@ def test_keys_that_wait_leave_no_folder_behind_but_the_operators(root: Path) -> 
         assert not (config / "pki").exists()
 
 
+@pytest.mark.process
 def test_what_an_earlier_version_made_still_goes(root: Path) -> None:
     """It noted nothing, and its unit is there: no other folder of the inventory is known."""
     role = etcd(root)
@@ -236,6 +240,7 @@ def test_what_an_earlier_version_made_still_goes(root: Path) -> None:
     assert {f.path for f in folders(role) if Path(f.path).exists()} == set(role.kept)
 
 
+@pytest.mark.process
 def test_clean_host_leaves_them_too(root: Path) -> None:
     there = root / "pages"
     there.mkdir()

@@ -116,6 +116,7 @@ def test_anything_else_is_no_note(text: str) -> None:
     assert last_seen.read(builders.etcd(), _noted(text)) is None
 
 
+@pytest.mark.process
 def test_a_host_that_takes_no_note_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -363,6 +363,7 @@ class TestNote:
         status = replace(status, **changed)  # type: ignore[arg-type]
         return MemberHealth(CLUSTER.members[n - 1], status=status, registered=listed, error=error)
 
+    @pytest.mark.process
     def test_the_newest_of_those_that_serve(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -375,6 +376,7 @@ class TestNote:
         # A learner does not count for a majority, and one without a name has never started.
         assert note.members == {"infra1", "infra2"}
 
+    @pytest.mark.process
     def test_the_time_is_utc_wherever_the_control_machine_is(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -397,6 +399,7 @@ class TestNote:
         with Fleet(1) as fleet:
             assert last_seen.take(Etcd(external, fleet)) == []
 
+    @pytest.mark.process
     def test_who_has_no_note_is_said_when_nobody_has_it(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

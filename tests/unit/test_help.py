@@ -90,6 +90,7 @@ def test_a_group_has_more_than_one_word() -> None:
     assert not {*screens.group_words()} & {*TASKS, screens.ALL}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("task", TASKS)
 def test_a_task(line: Line, task: str) -> None:
     code, out, _ = line(f"help {task}")
@@ -165,6 +166,7 @@ def test_an_old_option_is_noted_once_by_both(line: Line) -> None:
         assert "no such file" in err
 
 
+@pytest.mark.process
 def test_help_is_quick() -> None:
     """It imports nothing that a screen does not need."""
     show = "import sys; sys.argv = ['x', 'help']; import atexit;"

@@ -157,6 +157,7 @@ def test_an_entry_is_one_line_of_the_audit_log(
     assert entry.changes == tuple(printable(change, 500) for change in changes)
 
 
+@pytest.mark.process
 def test_an_entry_is_one_line_of_a_hosts_audit_log(tmp_path: Path) -> None:
     script = f"{audit.lines(AUDITED, EVIL, [EVIL, 'two'])}\naudit_done=2"
     assert shell(script, tmp_path).ok
@@ -167,6 +168,7 @@ def test_an_entry_is_one_line_of_a_hosts_audit_log(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == [".log"]  # no command was obeyed
 
 
+@pytest.mark.process
 def test_a_units_log_is_shown_line_by_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -186,6 +188,7 @@ def test_a_units_log_is_shown_line_by_line(
     assert inert(capsys.readouterr().err)
 
 
+@pytest.mark.process
 def test_what_a_failed_change_says_is_shown_line_by_line(tmp_path: Path) -> None:
     said = "printf 'no \\033]0;owned\\007\\nroom\\r\\n' >&2; exit 1"
     step = Step("s", (HostChanges("w", Machine("a"), (Change("do", said),)),))
@@ -275,6 +278,7 @@ def registered(values: list[bytes]) -> RegistrationSnapshot:
     return RegistrationSnapshot("c", 1, {}, live)
 
 
+@pytest.mark.long
 @given(st.lists(written(), min_size=1, max_size=3), tables())
 def test_any_mutation_of_a_registration_ends_in_a_verdict(
     capsys: pytest.CaptureFixture[str], values: list[bytes], table: str
@@ -481,6 +485,7 @@ def with_free_values(folder: Path, text: str) -> Path:
     )
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("text", FREE)
 def test_values_that_are_free_are_data_in_every_file(tmp_path: Path, text: str) -> None:
     found = read(with_free_values(tmp_path, text)).inventory

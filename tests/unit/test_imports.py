@@ -40,6 +40,7 @@ def imported(*words: str) -> set[str]:
     return HEAVY & set(json.loads(done.stdout.splitlines()[-1]))
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     "words", [(), ("help",), ("--help",), ("-h",), ("--version",), ("-V",)], ids=" ".join
 )
@@ -47,6 +48,7 @@ def test_the_first_screen_and_the_version_need_none(words: tuple[str, ...]) -> N
     assert imported(*words) == set()
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("words", [("--list",), ("help", "workers"), ("help", "check-nodes")])
 def test_help_needs_invoke_alone(words: tuple[str, ...]) -> None:
     assert imported(*words) <= {"invoke", "yaml"}  # Invoke's own configuration reads YAML

@@ -9,6 +9,8 @@ import sys
 import threading
 from pathlib import Path
 
+import pytest
+
 from provision.cli.interrupt import between_imports
 
 #: What is said between, and at the end.
@@ -38,11 +40,13 @@ def run(body: str, folder: Path) -> list[str]:
     return done.stdout.split()
 
 
+@pytest.mark.process
 def test_an_import_is_finished_first(tmp_path: Path) -> None:
     (tmp_path / "slow.py").write_text(f"import os, signal\n{INTERRUPT}\nprint('imported')\n")
     assert run("import slow", tmp_path) == ["imported", "interrupted"]
 
 
+@pytest.mark.process
 def test_a_validation_is_finished_first(tmp_path: Path) -> None:
     """pydantic's compiled part would make a validation error of the exception."""
     lines = "import pydantic\nfrom typing import Annotated\nimport os, signal\n"
@@ -54,6 +58,7 @@ def test_a_validation_is_finished_first(tmp_path: Path) -> None:
     assert run(body, tmp_path) == ["validated", "interrupted"]
 
 
+@pytest.mark.process
 def test_elsewhere_it_is_at_once(tmp_path: Path) -> None:
     assert run(f"{INTERRUPT}; print('went on')", tmp_path) == ["interrupted"]
 

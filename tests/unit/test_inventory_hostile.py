@@ -175,6 +175,7 @@ def changed(draw: st.DrawFn) -> bytes:
     return buffer.getvalue()
 
 
+@pytest.mark.long
 @given(data=changed())
 def test_any_change_of_the_examples_tree(path: Path, data: bytes) -> None:
     if not accept_or_explain(path, data):
@@ -193,6 +194,7 @@ def test_any_change_of_the_examples_tree(path: Path, data: bytes) -> None:
 LAUGHS = "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 12))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "text",
     [

@@ -1003,6 +1003,7 @@ TEXTS: dict[str, Case] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "case", [*FIELDS.items(), *RULES.items(), *TEXTS.items()], ids=lambda c: c[0]
 )
@@ -1272,6 +1273,7 @@ def test_what_is_no_version() -> None:
 # --- scale
 
 
+@pytest.mark.long
 def test_ten_thousand_workers(inventory: Path) -> None:
     text = edited(("worker2:\n", "n[00001-10000]:\n"), ("worker2.e", "n[00001-10000].e"))
     inventory.write_text(text)

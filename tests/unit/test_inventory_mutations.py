@@ -10,6 +10,8 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from provision.inventory import provenance, read
 from tests.unit.test_inventory_hostile import accept_or_explain
 
@@ -76,6 +78,7 @@ def mutations() -> Iterator[tuple[str, str]]:
             yield f"line {at + 1} {how}", "\n".join([*before, *instead, *after]) + "\n"
 
 
+@pytest.mark.long
 def test_444_mutated_inventories(tmp_path: Path) -> None:
     path = tmp_path / "inventory.yml"
     assert accept_or_explain(path, VALID.encode())

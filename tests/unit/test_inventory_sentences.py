@@ -10,6 +10,8 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
+import pytest
+
 from provision.inventory import document
 from tests.unit import test_inventory_external as external
 from tests.unit import test_inventory_loader as loader
@@ -295,6 +297,7 @@ def sentences(folder: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
+@pytest.mark.long
 def test_every_sentence_is_the_committed_one(tmp_path: Path) -> None:
     assert sentences(tmp_path).splitlines() == SENTENCES.read_text(encoding="utf-8").splitlines()
 

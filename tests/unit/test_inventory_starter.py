@@ -133,6 +133,7 @@ def test_a_scalar_is_read_back(tmp_path: Path, text: str) -> None:
     assert list(root.entries) == [text]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("program", ["alluxio-provision", "invoke"])
 def test_in_an_empty_folder(tmp_path: Path, program: str) -> None:
     """The command of the README, and then each command that it names."""

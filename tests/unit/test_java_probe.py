@@ -17,6 +17,7 @@ from tests.unit import hosts
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="only root becomes another user")
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("noted", [True, False])
 @pytest.mark.parametrize("runs", [True, False])
 def test_a_java_that_runs_is_not_started_again(runs: bool, noted: bool, tmp_path: Path) -> None:

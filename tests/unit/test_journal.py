@@ -61,6 +61,7 @@ def test_what_is_no_group_is_none(text: str) -> None:
     assert journal.read(text).peers == frozenset()
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("old", [False, True])
 def test_the_command_finds_what_is_there(tmp_path: Path, old: bool) -> None:
     """By a real shell. A master that has started and was never in a group has written nothing."""
@@ -90,6 +91,7 @@ def test_the_command_finds_what_is_there(tmp_path: Path, old: bool) -> None:
     assert look() == Journal(written=True)
 
 
+@pytest.mark.process
 def test_a_long_log_does_not_hide_the_group(tmp_path: Path) -> None:
     """A probe takes 64 KB of a command's output."""
     alluxio = replace(builders.alluxio(masters=(builders.master("m0"),)), state_dir=str(tmp_path))

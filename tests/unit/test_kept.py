@@ -47,6 +47,7 @@ def observed(inventory: Inventory, root: Path) -> retained.RetainedState:
     return retained.observe(inventory, hosts.LocalFleet(root), inventory.etcd.members)
 
 
+@pytest.mark.process
 def test_what_there_is(inventory: Inventory, tmp_path: Path, data: Path) -> None:
     found = observed(inventory, tmp_path)
     assert [(k.path, k.why) for k in found.kept] == [
@@ -57,6 +58,7 @@ def test_what_there_is(inventory: Inventory, tmp_path: Path, data: Path) -> None
     assert retained.plan(inventory, found, ()).steps == ()
 
 
+@pytest.mark.process
 def test_only_what_is_named_goes(inventory: Inventory, tmp_path: Path, data: Path) -> None:
     found = observed(inventory, tmp_path)
     for name in ("member", "member.mine", f"{REMOVED}/../member", "*"):
@@ -71,6 +73,7 @@ def test_only_what_is_named_goes(inventory: Inventory, tmp_path: Path, data: Pat
     assert left == {RESTORED, *NOT_OURS}
 
 
+@pytest.mark.process
 def test_not_while_a_restore_has_not_ended(inventory: Inventory, tmp_path: Path) -> None:
     Path(recovery_marker.path(inventory.etcd.members[0])).touch()
     found = observed(inventory, tmp_path)
@@ -78,6 +81,7 @@ def test_not_while_a_restore_has_not_ended(inventory: Inventory, tmp_path: Path)
         retained.plan(inventory, found, [REMOVED])
 
 
+@pytest.mark.process
 def test_what_a_killed_restore_leaves_is_shown_and_goes(
     inventory: Inventory, tmp_path: Path, data: Path
 ) -> None:

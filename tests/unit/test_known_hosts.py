@@ -14,6 +14,9 @@ from provision.ssh.known_hosts import KnownHosts
 pytestmark = pytest.mark.skipif(not shutil.which("ssh-keygen"), reason="no ssh-keygen here")
 
 
+pytestmark = pytest.mark.process
+
+
 @pytest.fixture(scope="module")
 def keys(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Public keys as in known_hosts: `type base64`."""
@@ -43,6 +46,7 @@ def found_by_openssh(path: Path, name: str) -> list[bytes]:
     return [base64.b64decode(fields[2]) for fields in lines]
 
 
+@pytest.mark.process
 def test_every_way_to_name_a_host(tmp_path: Path, keys: list[str]) -> None:
     one, two, three = keys
     path = tmp_path / "known_hosts"
@@ -80,6 +84,7 @@ def test_every_way_to_name_a_host(tmp_path: Path, keys: list[str]) -> None:
             assert found_by_openssh(path, name) == found(path, host, port), (host, port)
 
 
+@pytest.mark.process
 def test_hashed_names(tmp_path: Path, keys: list[str]) -> None:
     path = tmp_path / "known_hosts"
     path.write_text(f"alpha {keys[0]}\n[alpha]:2222,[fd00::1]:2222 {keys[1]}\n")

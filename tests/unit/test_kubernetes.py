@@ -340,6 +340,7 @@ def kubectl(script: str, *arguments: str) -> Kubectl:
     return Kubectl((sys.executable, "-c", script, *arguments), "data")
 
 
+@pytest.mark.process
 def test_pods_are_read_and_those_that_go_left_out() -> None:
     items = [
         {"metadata": {"name": "b"}, "status": {"podIP": "10.1.0.2", "phase": "Running"}},
@@ -350,6 +351,7 @@ def test_pods_are_read_and_those_that_go_left_out() -> None:
     assert way.pods("x=y") == [Pod("a\ufffd[31m", "", "Pending"), Pod("b", "10.1.0.2", "Running")]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("text", ["", "nonsense", "{}", '{"items": [{}]}', '{"items": 3}'])
 def test_no_list_of_pods(text: str) -> None:
     with pytest.raises(KubectlError) as caught:
@@ -358,6 +360,7 @@ def test_no_list_of_pods(text: str) -> None:
     assert caught.value.exit_code == 3
 
 
+@pytest.mark.process
 def test_what_kubectl_complains_of_is_one_line() -> None:
     way = kubectl("import sys; sys.exit('W1 warning\\nerror: no \\x1b]0;x server\\n\\n')")
     with pytest.raises(KubectlError) as caught:
@@ -366,6 +369,7 @@ def test_what_kubectl_complains_of_is_one_line() -> None:
     assert last_line("") == "it printed nothing"
 
 
+@pytest.mark.process
 def test_no_answer_and_no_kubectl() -> None:
     with pytest.raises(KubectlError, match="could not be asked") as caught:
         kubectl("import time; time.sleep(60)").run("get", timeout=0.2)

@@ -39,6 +39,7 @@ def look(root: Path, **commands: str) -> HostFacts:
     return parse(hosts.shell(text, root), "here")
 
 
+@pytest.mark.process
 def test_names_come_as_they_are(data: Path, tmp_path: Path) -> None:
     for name in ODD:
         (data / f"x{name}").mkdir()
@@ -61,6 +62,7 @@ def test_names_come_as_they_are(data: Path, tmp_path: Path) -> None:
     assert said["nothing"] == said["missing"] == said["no_sizes"] == []
 
 
+@pytest.mark.process
 def test_a_folder_behind_a_link_is_listed_and_a_link_in_it_is_no_folder(
     data: Path, tmp_path: Path
 ) -> None:
@@ -84,6 +86,7 @@ def test_what_is_cut_off_or_no_text_is_left_out(cut: int) -> None:
     assert listing.records("éé==") == []
 
 
+@pytest.mark.process
 def test_a_name_is_not_taken_for_the_data_from_before(
     data: Path, member: EtcdMember, tmp_path: Path
 ) -> None:
@@ -99,6 +102,7 @@ def test_a_name_is_not_taken_for_the_data_from_before(
     assert OLD in undo_restore._folders(look(tmp_path, **probe.commands))
 
 
+@pytest.mark.process
 def test_a_name_is_not_taken_for_a_side_folder(
     data: Path, member: EtcdMember, tmp_path: Path
 ) -> None:
@@ -121,6 +125,7 @@ def test_a_name_is_not_taken_for_a_side_folder(
     assert prepared()
 
 
+@pytest.mark.process
 def test_a_name_is_not_taken_for_kept_data(data: Path, member: EtcdMember, tmp_path: Path) -> None:
     (data / f"member.x\n9\t{OLD}").mkdir()
     (data / f"restore-x.db\n9\t9\trestore-{'a' * 16}.db").touch()
@@ -132,6 +137,7 @@ def test_a_name_is_not_taken_for_kept_data(data: Path, member: EtcdMember, tmp_p
     assert all(0 < k.bytes < 100_000 for k in found)
 
 
+@pytest.mark.process
 def test_a_name_is_not_taken_for_the_data_of_a_former_member(data: Path, tmp_path: Path) -> None:
     # Both were one name and a part of another, or two.
     (data / "member.x member.w").mkdir()
@@ -153,6 +159,7 @@ def test_a_name_is_not_taken_for_the_data_of_a_former_member(data: Path, tmp_pat
     ]
 
 
+@pytest.mark.process
 def test_a_name_is_not_taken_for_what_a_killed_upload_has_left(data: Path, tmp_path: Path) -> None:
     (data / "x\n.incoming.AbCdEf").mkdir()
     label = destroy._label(str(data))

@@ -24,6 +24,7 @@ def fleet(tmp_path: Path) -> LocalFleet:
     return LocalFleet(tmp_path)
 
 
+@pytest.mark.process
 def test_held_and_free_again(fleet: LocalFleet) -> None:
     for _ in range(2):
         with lock.held(fleet, [A, B], "deploy-etcd") as still:
@@ -33,6 +34,7 @@ def test_held_and_free_again(fleet: LocalFleet) -> None:
         assert (fleet.session(A).root / ".state/run.lock").read_text() == ""
 
 
+@pytest.mark.process
 def test_another_run_is_named_and_nothing_is_left_locked(fleet: LocalFleet, tmp_path: Path) -> None:
     other = LocalFleet(tmp_path)
     with (
@@ -48,6 +50,7 @@ def test_another_run_is_named_and_nothing_is_left_locked(fleet: LocalFleet, tmp_
         pass
 
 
+@pytest.mark.process
 def test_a_run_that_ended_since_the_plan_was_made_is_noticed(
     fleet: LocalFleet, tmp_path: Path
 ) -> None:
@@ -66,6 +69,7 @@ def test_a_run_that_ended_since_the_plan_was_made_is_noticed(
             pass
 
 
+@pytest.mark.process
 def test_the_last_use_does_not_depend_on_the_hosts_date(
     fleet: LocalFleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -86,6 +90,7 @@ def test_the_last_use_does_not_depend_on_the_hosts_date(
         raise AssertionError("went on with a plan from before")
 
 
+@pytest.mark.process
 def test_a_lock_that_an_earlier_version_used(fleet: LocalFleet) -> None:
     """It left no note: whole seconds of the file's last change count."""
     with lock.held(fleet, [A], "destroy"):
@@ -102,6 +107,7 @@ def test_a_lock_that_an_earlier_version_used(fleet: LocalFleet) -> None:
         raise AssertionError("went on beside an earlier version")
 
 
+@pytest.mark.process
 def test_a_note_that_is_no_time_is_not_taken_for_none(fleet: LocalFleet) -> None:
     with lock.held(fleet, [A], "destroy"):
         pass
@@ -119,6 +125,7 @@ def test_seconds_since_the_last_use() -> None:
     assert lock._ago("s 1700000010 1700000010") == 0
 
 
+@pytest.mark.process
 def test_a_lock_lives_while_the_others_are_being_taken(
     fleet: LocalFleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -143,6 +150,7 @@ def test_a_lock_lives_while_the_others_are_being_taken(
         still()
 
 
+@pytest.mark.process
 def test_it_is_let_go_after_an_error(fleet: LocalFleet) -> None:
     with pytest.raises(KeyboardInterrupt), lock.held(fleet, [A], "deploy-etcd"):
         raise KeyboardInterrupt
@@ -150,6 +158,7 @@ def test_it_is_let_go_after_an_error(fleet: LocalFleet) -> None:
         pass
 
 
+@pytest.mark.process
 def test_a_lock_that_is_lost_is_noticed(fleet: LocalFleet) -> None:
     with lock.held(fleet, [A, B], "deploy-etcd") as still:
         still()
@@ -158,6 +167,7 @@ def test_a_lock_that_is_lost_is_noticed(fleet: LocalFleet) -> None:
             still()
 
 
+@pytest.mark.process
 def test_a_holder_cannot_steer_the_terminal(fleet: LocalFleet) -> None:
     state = fleet.session(A).root / ".state"
     with lock.held(fleet, [A], "deploy-etcd"):
@@ -168,6 +178,7 @@ def test_a_holder_cannot_steer_the_terminal(fleet: LocalFleet) -> None:
     assert "mallory" in caught.value.message
 
 
+@pytest.mark.process
 def test_a_host_that_cannot_lock(fleet: LocalFleet) -> None:
     (fleet.session(A).root / ".state").write_text("in the way")
     with pytest.raises(PreflightFailed) as caught, lock.held(fleet, [A], "deploy-etcd"):

@@ -37,6 +37,7 @@ def ran(
     return answer, answer.feed(done.stdout), done
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("shell", SHELLS)
 def test_a_script_gets_a_fixed_environment(shell: str) -> None:
     host = {"LANG": "de_DE.UTF-8", "ETCDCTL_ENDPOINTS": "x", "JAVA_TOOL_OPTIONS": "-x"}
@@ -110,6 +111,7 @@ ALL_THAT_IS_THERE = '[ "$(head -n 1)" = secret ] || exit 1; cat >/dev/null'
 NOTHING = ":"
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("reads", [ONE_LINE, ALL_THAT_IS_THERE, NOTHING])
 def test_the_command_never_shares_its_input_with_sudo(sudo: Path, reads: str) -> None:
     sudo.write_text(f'#!/bin/sh\n{reads}\nshift 3\nexec "$@"\n')
@@ -120,6 +122,7 @@ def test_the_command_never_shares_its_input_with_sudo(sudo: Path, reads: str) ->
     assert b"secret" not in done.stderr
 
 
+@pytest.mark.process
 def test_root_needs_no_password() -> None:
     if os.geteuid():
         pytest.skip("only root is root")

@@ -135,6 +135,7 @@ def test_a_first_deploy_makes_its_ca(world: World) -> None:
     assert (home / own_ca.CA_KEY).exists()
 
 
+@pytest.mark.long
 def test_only_these_functions_make_a_ca() -> None:
     """:func:`tls.authority` asks before it makes one. Every other maker replaces one."""
     names = ("ensure_ca", "begin_replacement", "preview_replacement", "preview")

@@ -193,6 +193,7 @@ def _quorum(world: Cluster) -> bool:
     return len(names - world.down) > len(names) // 2
 
 
+@pytest.mark.long
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(states())
 def test_every_step_keeps_a_quorum_and_the_end_is_as_declared(drawn: Drawn) -> None:
@@ -217,6 +218,7 @@ def test_every_step_keeps_a_quorum_and_the_end_is_as_declared(drawn: Drawn) -> N
     assert model.serving >= model.voters
 
 
+@pytest.mark.long
 @settings(max_examples=200, deadline=None)
 @given(st.integers(1, MOST), st.data(), st.sampled_from(["replace", "remove"]))
 def test_a_member_is_replaced_or_removed_with_a_quorum(

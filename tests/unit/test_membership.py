@@ -163,6 +163,7 @@ def test_any_value_is_parsed(value: bytes) -> None:
     parse("id", value)
 
 
+@pytest.mark.long
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists))
 def test_any_json_in_the_entity_is_parsed(value: object) -> None:
     for entity in (

@@ -17,6 +17,7 @@ def gate(seen, sparing=()):
 """
 
 
+@pytest.mark.long
 def test_every_function_that_mutmut_can_change_is_in_the_list_once() -> None:
     listed = [function for function, _ in decisions.listed()]
 
@@ -63,6 +64,7 @@ def test_words_are_told_from_decisions(
         assert (found.old, found.new) == shown
 
 
+@pytest.mark.long
 def test_every_survivor_is_of_the_code_as_it_is_and_has_a_reason() -> None:
     deciding = {f for f, word in decisions.listed() if word in decisions.DECIDING}
     parts: dict[str, dict[str, set[str]]] = {}

@@ -68,6 +68,7 @@ def test_an_empty_table_is_an_answer() -> None:
     assert parse_info_nodes("WorkerId\tAddress\tStatus\n\n") == []
 
 
+@pytest.mark.process
 def test_the_command_is_bounded_and_reads_nothing() -> None:
     command = alluxio_cli.command(alluxio(), nodes.WORDS, 14.2)
     assert command == (
@@ -205,6 +206,7 @@ def test_an_unreachable_host_beside_one_without_alluxio_is_a_failure() -> None:
     assert (answer.error, answer.installed) == ("host1 (x:1): login refused", True)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("there", [True, False])
 def test_the_installation_is_looked_for_by_a_real_shell(tmp_path: Path, there: bool) -> None:
     here = alluxio(install_dir=str(tmp_path), user=ME)

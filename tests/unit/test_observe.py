@@ -84,6 +84,7 @@ def result(stdout: str, stderr: str = "", code: int = 0) -> Result:
     return Result(code, stdout, stderr, 0.1)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("shell", SHELLS, ids=lambda s: s[0])
 def test_the_script_under_this_shell(shell: tuple[str, ...], tmp_path: Path) -> None:
     if shutil.which(shell[0]) is None:
@@ -154,6 +155,7 @@ def test_the_script_under_this_shell(shell: tuple[str, ...], tmp_path: Path) -> 
     assert seen.commands == {"say": "out\nerr\n", "fail": "", "end": "x\n", "arguments": "0\n"}
 
 
+@pytest.mark.process
 def test_the_script_is_a_shell_script_and_changes_nothing(tmp_path: Path) -> None:
     text = script(
         Probe(resources=[Unit("a b; touch x"), File("/x'; touch y", b"")], disks=["/$(id)"])

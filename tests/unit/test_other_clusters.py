@@ -194,6 +194,7 @@ def by_shell(data: Path, script: str) -> str:
     return subprocess.run(run, capture_output=True, check=True).stdout.decode()
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("unreadable", "gone"), [("", ""), ("snap/db", ""), ("wal/1.wal", ""), ("", "snap/db")]
 )
@@ -214,6 +215,7 @@ def test_the_names_in_the_data_of_a_host(tmp_path: Path, unreadable: str, gone: 
     assert lines == ([] if unreadable else [*names, "end of clusters"])
 
 
+@pytest.mark.process
 def test_a_disk_that_fails_in_the_middle_hides_no_name(tmp_path: Path) -> None:
     member = builders.member(1, data_dir=str(tmp_path))
     (tmp_path / "member/snap").mkdir(parents=True)

@@ -139,6 +139,7 @@ def _texts() -> Iterator[tuple[str, str]]:
     yield "inventory's schema", json.dumps(json_schema())
 
 
+@pytest.mark.long
 def test_no_text_names_a_file_that_pip_does_not_install() -> None:
     """The documentation is named by the titles of its pages."""
     found = [
@@ -149,6 +150,7 @@ def test_no_text_names_a_file_that_pip_does_not_install() -> None:
     assert found == []
 
 
+@pytest.mark.long
 def test_the_pages_that_texts_name_are_there() -> None:
     titles = {
         page.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")

@@ -207,6 +207,7 @@ def test_whatever_was_said_is_text() -> None:
         assert "&lt;script&gt;alert(1)" in text
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("width", [picture.WIDTH, picture.NARROW])
 @pytest.mark.parametrize("count", [1, 5, 24, 25, 500, 2000])
 def test_the_picture_has_every_worker_within_its_frame(count: int, width: int) -> None:

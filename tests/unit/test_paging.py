@@ -117,6 +117,7 @@ class TestIdsThatPrintAlike:
         raw = (bytes(1 + (n >> 3 * at) % 8 for at in range(5)) for n in numbers)
         return [kv(prefix.encode() + b"w" + name) for name in sorted(raw)]
 
+    @pytest.mark.long
     def test_many_of_them_take_no_time(self) -> None:
         keys = self.keys(self.PREFIX, range(30_000))
         started = time.process_time()

@@ -152,6 +152,7 @@ def test_a_leaf_names_its_member(authority: Authority) -> None:
     assert "PRIVATE" not in repr(pair)
 
 
+@pytest.mark.process
 def test_openssl_accepts_a_leaf(authority: Authority, tmp_path: Path) -> None:
     pair = certificates.leaf(authority, "infra0", SANS, now=NOW)
     (tmp_path / "ca").write_bytes(authority.cert_pem)

@@ -131,6 +131,7 @@ except PermissionError:
 """
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("reached", [STATES[0], _expired_client, half_promoted])
 def test_a_look_needs_no_right_to_write(
     cluster: EtcdCluster, pki: Path, reached: Callable[[Path], object]
@@ -162,6 +163,7 @@ def test_without_the_ca_s_key_only_a_certificate_that_is_there_is_used(pki: Path
     assert own_ca.client_pair(pki, "c") == there
 
 
+@pytest.mark.process
 def test_a_folder_that_cannot_be_read_is_an_error(pki: Path) -> None:
     imports = "from pathlib import Path\nfrom provision.etcd.pki import own_ca\n"
     script = """

@@ -79,6 +79,7 @@ def plan(*steps: Step, guards: tuple[Machine, ...] = ()) -> Plan:
     return Plan("deploy-etcd", "c", steps, guards=guards)
 
 
+@pytest.mark.process
 def test_steps_in_order_each_between_its_gates(fleet: LocalFleet) -> None:
     seen = Seen()
     first = Step("first", (on(A, "echo 1 >>log"),), before=gate("may it"), after=gate("is it well"))
@@ -90,18 +91,21 @@ def test_steps_in_order_each_between_its_gates(fleet: LocalFleet) -> None:
     assert (fleet.session(A).root / "log").read_text() == "1\n2\n"
 
 
+@pytest.mark.process
 def test_every_lock_comes_before_the_first_change(fleet: LocalFleet) -> None:
     apply(plan(Step("s", (on(A, "true"),)), guards=(A, B)), fleet)
     assert fleet.session(A).asked == ["lock", "apply"]
     assert fleet.session(B).asked == ["lock"]
 
 
+@pytest.mark.process
 def test_without_the_lock_nothing_is_changed(fleet: LocalFleet, tmp_path: Path) -> None:
     with lock.held(LocalFleet(tmp_path), [B], "destroy"), pytest.raises(Locked):
         apply(plan(Step("s", (on(A, "touch x"), on(B, "touch x")))), fleet)
     assert not (fleet.session(A).root / "x").exists()
 
 
+@pytest.mark.process
 def test_a_lock_that_is_lost_stops_before_the_next_step(fleet: LocalFleet) -> None:
     def lose() -> None:
         fleet.session(A).held[0].release()
@@ -112,6 +116,7 @@ def test_a_lock_that_is_lost_stops_before_the_next_step(fleet: LocalFleet) -> No
     assert not (fleet.session(A).root / "x").exists()
 
 
+@pytest.mark.process
 def test_a_failure_says_what_was_not_begun(fleet: LocalFleet) -> None:
     later = Step("rest", (on(A, "true"), on(B, "true"))), Step("end", (on(B, "true"),))
     with pytest.raises(ChangeFailed) as caught:
@@ -129,6 +134,7 @@ def test_a_failure_says_what_was_not_begun(fleet: LocalFleet) -> None:
     assert caught.value.problems[-1].severity == "warning"
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("more", [0, 1, 2])
 def test_of_much_that_was_not_begun_the_first_is_named(fleet: LocalFleet, more: int) -> None:
     named = ", ".join(f"infra-m{n}" for n in range(NOT_BEGUN))
@@ -147,11 +153,13 @@ def test_a_plan_without_steps_asks_nothing(fleet: LocalFleet) -> None:
     assert fleet.local == {}
 
 
+@pytest.mark.process
 def test_the_lock_says_who_holds_it(fleet: LocalFleet) -> None:
     apply(plan(Step("s", (on(A, "cat /run/alluxio-provision/run.lock >seen"),))), fleet)
     assert "): deploy-etcd, since 2" in (fleet.session(A).root / "seen").read_text()
 
 
+@pytest.mark.process
 def test_every_host_and_every_call_is_in_the_audit_log(
     fleet: LocalFleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -180,6 +188,7 @@ def test_every_host_and_every_call_is_in_the_audit_log(
         assert (there.done, there.result) == (done, result)
 
 
+@pytest.mark.process
 def test_a_failure_says_where_what_and_why(fleet: LocalFleet) -> None:
     bad = on(
         A, "true", "printf 'no \\033[31mroom\\nNo space left on device' >&2; exit 9", "touch c"
@@ -204,6 +213,7 @@ def test_a_failure_says_where_what_and_why(fleet: LocalFleet) -> None:
     assert not (fleet.session(B).root / "two").exists()
 
 
+@pytest.mark.process
 def test_of_what_a_host_says_the_end_is_shown(fleet: LocalFleet) -> None:
     with pytest.raises(ChangeFailed) as caught:
         apply(plan(Step("s", (on(A, "seq 20 >&2; false"), on(B, "exit 7")))), fleet)
@@ -213,6 +223,7 @@ def test_of_what_a_host_says_the_end_is_shown(fleet: LocalFleet) -> None:
     assert of_b.what == "do 0 failed: exit code 7"
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("more", ["", "@@done 1\\n@@answered 1\\n"])
 def test_a_host_that_says_that_more_is_done_than_was_asked(fleet: LocalFleet, more: str) -> None:
     lie = f"printf '@@done 0\\n@@answered 0\\n{more}'; exit 1"
@@ -225,6 +236,7 @@ def test_a_host_that_says_that_more_is_done_than_was_asked(fleet: LocalFleet, mo
     ]
 
 
+@pytest.mark.process
 def test_a_gate_before_anything_was_changed_keeps_its_own_code(fleet: LocalFleet) -> None:
     step = Step(
         "s",
@@ -236,6 +248,7 @@ def test_a_gate_before_anything_was_changed_keeps_its_own_code(fleet: LocalFleet
     assert not (fleet.session(A).root / "x").exists()
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("where", ["after", "before"])
 def test_a_gate_later_on_is_a_change_that_failed(fleet: LocalFleet, where: str) -> None:
     why = Problem("infra1", "no space", id="disk-full")
@@ -252,6 +265,7 @@ def test_a_gate_later_on_is_a_change_that_failed(fleet: LocalFleet, where: str) 
     assert not (fleet.session(A).root / "two").exists()
 
 
+@pytest.mark.process
 def test_calls_follow_the_hosts_and_stop_the_run_when_they_fail(fleet: LocalFleet) -> None:
     done: list[str] = []
 
@@ -274,6 +288,7 @@ def test_calls_follow_the_hosts_and_stop_the_run_when_they_fail(fleet: LocalFlee
     assert not (fleet.session(A).root / "y").exists()
 
 
+@pytest.mark.process
 def test_at_once_bounds_the_hosts(fleet: LocalFleet, monkeypatch: pytest.MonkeyPatch) -> None:
     busy, most, guard = 0, 0, threading.Lock()
     run = LocalSession.run
@@ -295,6 +310,7 @@ def test_at_once_bounds_the_hosts(fleet: LocalFleet, monkeypatch: pytest.MonkeyP
     assert 1 <= most <= 2
 
 
+@pytest.mark.process
 def test_uploads_come_before_the_batch(
     fleet: LocalFleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -314,6 +330,7 @@ def test_uploads_come_before_the_batch(
     assert tar_reader.kept(cache, artifact.sha256) == tar_reader.Seen(unpacked=7)
 
 
+@pytest.mark.process
 def test_an_upload_that_fails(fleet: LocalFleet, tmp_path: Path) -> None:
     """That the batch has not begun is why nothing but the upload is named."""
     tree = Tree("1", replace(tarball(tmp_path), sha256="0" * 64))
@@ -324,6 +341,7 @@ def test_an_upload_that_fails(fleet: LocalFleet, tmp_path: Path) -> None:
     assert not (fleet.session(A).root / "note").exists()
 
 
+@pytest.mark.process
 def test_an_upload_whose_file_has_gone(fleet: LocalFleet) -> None:
     tree = Tree("/opt/x", Artifact(Path("/nowhere.tar.gz"), "0" * 64, 1))
     step = Step("s", (HostChanges("w", A, (Change("install", upload=tree),)),))
@@ -335,6 +353,7 @@ def test_an_upload_whose_file_has_gone(fleet: LocalFleet) -> None:
     assert seen.events[1:] == [f"w {said}"]
 
 
+@pytest.mark.process
 def test_what_a_change_asks_comes_before_the_batch(fleet: LocalFleet) -> None:
     def asks(what: str, question: str) -> Change:
         return Change(what, ask=question, answer=lambda said: f"echo {what} {said.strip()} >>log")

@@ -289,6 +289,7 @@ def test_what_is_odd_about_a_unit_is_said(world: World, line: str, said: str) ->
 
 
 class TestByAShell:
+    @pytest.mark.process
     def test_the_member_is_asked_at_its_own_address_by_the_tool_beside_its_binary(
         self, tmp_path: Path
     ) -> None:
@@ -309,6 +310,7 @@ class TestByAShell:
         assert f"--cacert={tmp_path}/pki/ca.crt" in said
         assert said.strip().endswith("member list -w json")
 
+    @pytest.mark.process
     def test_other_units_of_the_user_are_found_and_its_own_are_not(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -324,6 +326,7 @@ class TestByAShell:
         (folders[1] / "other.service").write_text("[Service]\nUser=alluxio2\n")
         assert hosts.shell(uses, tmp_path).stdout == f"the unit {folders[1]}/mine.service\n"
 
+    @pytest.mark.process
     def test_empty_folders_go_and_others_stay(self, world: World, tmp_path: Path) -> None:
         world.have(*of("Other", member=False))
         known = clean_host.installed("worker", world.facts, "here")

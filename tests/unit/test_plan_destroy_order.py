@@ -167,6 +167,7 @@ class TestStop:
             assert changes(plan, name)[0].disrupts
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("other", [False, True])
 def test_keys_that_wait_for_a_signature_go_and_nothing_beside_them(
     tmp_path: Path, other: bool
@@ -299,6 +300,7 @@ def test_a_folder_that_was_there_before_is_given_back_unless_another_unit_names_
     assert layout.UNIT_PATH not in used
 
 
+@pytest.mark.process
 def test_a_release_without_a_name_stays_where_another_cluster_has_a_unit(tmp_path: Path) -> None:
     """An earlier version of this tool unpacked it, for one of the two. This cluster never ran
     there."""

@@ -150,6 +150,7 @@ class TestBackup:
 
 
 class TestKept:
+    @pytest.mark.process
     def test_of_every_member_and_it_may_take_long(self, tmp_path: Path) -> None:
         """A removal of some gigabytes takes minutes on a slow disk."""
         members = []

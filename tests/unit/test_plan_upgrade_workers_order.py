@@ -163,6 +163,7 @@ class TestOlderReleases:
         last = upgrade(world, keep=2).steps[-1]
         assert (last.title, last.at_once) == ("delete older releases", 4)
 
+    @pytest.mark.process
     def test_what_somebody_switched_to_meanwhile_is_not_deleted(
         self, world: World, tmp_path: Path
     ) -> None:

@@ -202,10 +202,12 @@ def hold(host: Host, *stages: Sequence[Resource], made: Sequence[str] = ()) -> H
     return seen
 
 
+@pytest.mark.process
 def test_users(host: Host) -> None:
     hold(host, [User("etcd", "/var/lib/etcd")], [User("alluxio", "/var/lib/alluxio")])
 
 
+@pytest.mark.process
 def test_folders_and_data_disks(host: Host) -> None:
     path = f"{host.root}/data"
     hold(host, [Directory(path, ME, 0o700)], [Directory(path, OTHER, 0o750)], [DataDisk(path)])
@@ -217,6 +219,7 @@ def test_a_file_in_the_place_of_a_folder_differs() -> None:
     assert changes([Directory("/f")], facts)
 
 
+@pytest.mark.process
 def test_files_plain_and_secret_and_of_which_only_the_owner_matters(host: Host) -> None:
     path = f"{host.root}/file"
     hold(
@@ -228,6 +231,7 @@ def test_files_plain_and_secret_and_of_which_only_the_owner_matters(host: Host) 
     hold(host, [File(f"{host.root}/made", None, ME)])
 
 
+@pytest.mark.process
 def test_a_file_that_is_too_large_to_be_sent(host: Host) -> None:
     """Nobody knows what it holds, so it is written again each time."""
     large = [File(f"{host.root}/large", bytes((256 << 10) + 1), ME)]
@@ -238,6 +242,7 @@ def test_a_file_that_is_too_large_to_be_sent(host: Host) -> None:
     assert changes(large, seen)
 
 
+@pytest.mark.process
 def test_an_identity_that_is_there_stays(host: Host) -> None:
     path = f"{host.root}/identity"
     seen = hold(host, [Identity(path, ME, UUID)])
@@ -246,11 +251,13 @@ def test_an_identity_that_is_there_stays(host: Host) -> None:
     hold(host, [Identity(path, ME, UUID)])
 
 
+@pytest.mark.process
 def test_links(host: Host) -> None:
     path = f"{host.root}/current"
     hold(host, [Link(path, "3.6.16", ("a.service",))], [Link(path, "3.7.3", ("a.service",))])
 
 
+@pytest.mark.process
 def test_packages(host: Host) -> None:
     hold(host, [Package(("etcd-server",), f"{host.root}/bin/etcd")])
 
@@ -266,6 +273,7 @@ def another(artifact: Artifact) -> Artifact:
     return Artifact(path, hashlib.sha256(body).hexdigest(), len(body))
 
 
+@pytest.mark.process
 def test_trees_take_with_them_what_lies_in_them(host: Host, tmp_path: Path) -> None:
     artifact = hosts.tarball(tmp_path)
     home = f"{host.root}/release"
@@ -276,6 +284,7 @@ def test_trees_take_with_them_what_lies_in_them(host: Host, tmp_path: Path) -> N
     hold(host, [tree, conf])
 
 
+@pytest.mark.process
 def test_a_folder_that_is_taken_out_of_a_tree(host: Host, tmp_path: Path) -> None:
     artifact = hosts.tarball(tmp_path)
     home, target = f"{host.root}/release", f"{host.root}/metastore"
@@ -299,6 +308,7 @@ def test_a_folder_that_is_taken_out_of_a_tree(host: Host, tmp_path: Path) -> Non
             mark.unlink()
 
 
+@pytest.mark.process
 def test_a_folder_that_is_moved_with_what_lies_in_it(host: Host) -> None:
     source, target = f"{host.root}/old", f"{host.root}/new"
     inside: list[Resource] = [Directory(source, ME, 0o700), Directory(f"{source}/db", ME)]
@@ -310,6 +320,7 @@ def test_a_folder_that_is_moved_with_what_lies_in_it(host: Host) -> None:
     assert comparable(after([move], before)) == comparable(host.facts(every))
 
 
+@pytest.mark.process
 def test_certificates(host: Host) -> None:
     path = f"{host.root}/peer"
     ca = own_ca.ensure_ca(host.root / ".pki", "c")
@@ -343,6 +354,7 @@ def test_certificates(host: Host) -> None:
     assert changes([Certificate("/nowhere", ME)], hosts.facts())
 
 
+@pytest.mark.process
 def test_units_are_started_and_restarted(host: Host) -> None:
     service, timer = host.unit("a.service"), host.unit("a.timer")
     both: list[Resource] = [service, timer, Unit("a.service"), Unit("a.timer")]
@@ -357,6 +369,7 @@ def test_units_are_started_and_restarted(host: Host) -> None:
     assert hold(host, [note, Unit("a.service")]).pending_restarts == set()
 
 
+@pytest.mark.process
 def test_a_unit_that_was_stopped_or_disabled(host: Host) -> None:
     both: list[Resource] = [host.unit("a.service"), Unit("a.service")]
     hold(host, both)
@@ -378,6 +391,7 @@ def test_a_restart_makes_another_process() -> None:
     assert (now.pid, now.restarts, now.fragment) == (PID, 0, path)
 
 
+@pytest.mark.process
 def test_what_is_absent(host: Host) -> None:
     file = host.unit("a.timer")
     seen = hold(host, [file, Unit("a.timer")], [Absent("a.timer", (file.path, "/nowhere"))])

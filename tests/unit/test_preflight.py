@@ -360,6 +360,7 @@ class TestMembers:
             assert [p.what for p in found] == ["its systemd knows no time such as 'never'"] * count
             assert [p.id for p in found] == ["inventory-value-invalid"] * count
 
+    @pytest.mark.process
     @pytest.mark.parametrize(
         ("time", "says"),
         [("daily", ""), ("Mon..Fri *-*-* 03:00:00", ""), ("never", "no\n"), ("25:00", "no\n")],

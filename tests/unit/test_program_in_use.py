@@ -56,12 +56,14 @@ def run(program: str, *arguments: str, cwd: Path = ROOT) -> subprocess.Completed
 
 @pytest.mark.parametrize("program", PROGRAMS)
 class TestAProcess:
+    @pytest.mark.process
     def test_an_error_with_its_remedy(self, program: str) -> None:
         done = run(program, "deploy-etcd", "--inventory", "no.yml", "--format", "json")
         remedy = f"write one: {program} init-inventory no.yml"
         assert f"({remedy}) [inventory-missing]\n" in done.stderr
         assert json.loads(done.stdout)["problems"][0]["remedy"] == remedy
 
+    @pytest.mark.process
     def test_a_page_of_explain(self, program: str) -> None:
         done = run(program, "explain", "host-unreachable")
         assert f"$ {program} export-ssh-config > " in done.stdout
@@ -72,6 +74,7 @@ class TestAProcess:
         assert f"`{program} --help TASK`" in texts
         assert bool(INVOKE.search(texts)) == (program == "invoke")
 
+    @pytest.mark.process
     def test_what_is_written_here_for_the_user(self, program: str, tmp_path: Path) -> None:
         made = tmp_path / "new.yml"
         done = run(program, "init-inventory", str(made))
@@ -84,6 +87,7 @@ class TestAProcess:
         assert f"then {program} show-inventory" in done.stdout
         assert f"`{program} init-inventory FILE`" in other.read_text()
 
+    @pytest.mark.process
     def test_the_bundle_of_debug(self, program: str, tmp_path: Path) -> None:
         file = tmp_path / "bundle.tar.gz"
         run(program, "status", "--inventory", "no.yml", "--debug", str(file))
@@ -94,6 +98,7 @@ class TestAProcess:
                 assert f"{program} init-inventory" in content.read().decode(), name
 
 
+@pytest.mark.process
 def test_help_names_the_program_in_use(tmp_path: Path) -> None:
     """Of a task whose help names a command, which none does now."""
     code = (
@@ -152,6 +157,7 @@ class TestAPlan:
         change = json.loads(rehearsed(capsys, "json")[0])["steps"][0]["hosts"][0]["changes"][0]
         assert change == {"what": "after alluxio-provision logs", "diff": SCRIPT}
 
+    @pytest.mark.process
     def test_in_the_bundle_of_debug(self, tmp_path: Path) -> None:
         recording = Recording(tmp_path / "bundle.tar.gz")
         made = recording._files(Run("deploy-etcd", plans=[PLAN]), 0)["plan.json"]
@@ -184,6 +190,7 @@ def test_the_report_of_check_nodes(tmp_path: Path, capsys: pytest.CaptureFixture
         assert not INVOKE.search(said)
 
 
+@pytest.mark.long
 def test_every_command_of_a_text_is_rendered(installed: None) -> None:
     texts = [t for some in named_commands.error_texts().values() for t in some]
     texts += [p.text for p in pages()]
@@ -239,6 +246,7 @@ OTHER_WAYS = {
 }
 
 
+@pytest.mark.long
 def test_text_leaves_by_the_terminal_or_says_why() -> None:
     found = {
         (path.relative_to(PACKAGE).as_posix(), function)

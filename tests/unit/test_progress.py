@@ -273,6 +273,7 @@ def test_after_its_first_report_a_watch_shows_no_wait(monkeypatch: pytest.Monkey
     assert screen._hidden == 0
 
 
+@pytest.mark.process
 def test_a_run_without_a_wait_does_not_import_rich() -> None:
     code = (
         "import sys; from provision.cli import commands, moving\n"
@@ -375,6 +376,7 @@ def on_terminal(width: int, **environment: str) -> tuple[str, list[str]]:
     return said, screen.lines
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("width", [40, 80, 120, 200])
 def test_on_a_terminal_it_moves_and_leaves_nothing_behind(width: int) -> None:
     said, left = on_terminal(width)
@@ -387,12 +389,14 @@ def test_on_a_terminal_it_moves_and_leaves_nothing_behind(width: int) -> None:
     assert re.search(r"\x1b\[38;|\x1b\[3\d", said)
 
 
+@pytest.mark.process
 def test_without_colour_on_request() -> None:
     said, _ = on_terminal(80, NO_COLOR="1")
     assert "50 of 200" in said
     assert not re.search(r"\x1b\[38;|\x1b\[3\d", said)
 
 
+@pytest.mark.process
 def test_a_terminal_that_cannot_move_gets_lines() -> None:
     said, left = on_terminal(80, TERM="dumb")
     assert "\x1b" not in said
@@ -456,6 +460,7 @@ def _functions(node: ast.AST, prefix: str = "") -> Iterator[tuple[str, str]]:
             yield from _functions(child, f"{child.name}.")
 
 
+@pytest.mark.long
 def test_whatever_takes_its_time_says_so_or_why_not() -> None:
     silent = {
         (path.relative_to(PACKAGE).as_posix(), name)

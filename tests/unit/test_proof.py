@@ -25,6 +25,7 @@ from tests.unit.test_predict import Host
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="only root becomes another user")
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("answers", [True, False])
 @pytest.mark.parametrize("rewritten", [True, False])
 def test_a_restart_waits_for_the_answer(answers: bool, rewritten: bool, tmp_path: Path) -> None:

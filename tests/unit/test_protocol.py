@@ -20,6 +20,7 @@ def printed(code: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
+@pytest.mark.process
 def test_nothing_of_etcd3_is_run() -> None:
     code = (
         "import sys\n"
@@ -91,6 +92,7 @@ def test_fields_by_number_in_their_order() -> None:
     assert protocol.unknown_fields(b"\x08\x05\x12\x01a\x08\x07") == {1: [5, 7], 2: [b"a"]}
 
 
+@pytest.mark.process
 def test_threads_share_what_one_of_them_makes() -> None:
     code = (
         "import threading\n"

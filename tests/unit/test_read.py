@@ -60,6 +60,7 @@ def prove(cluster: AlluxioCluster, folder: Path, path: str = "/f") -> read.ReadP
     return read.prove(LocalFleet(folder / "hosts"), cluster, path, timeout=5)
 
 
+@pytest.mark.process
 def test_a_read_that_succeeds(cluster: AlluxioCluster, tmp_path: Path) -> None:
     content = shlex.quote(SECRET.decode())
     log = tool(cluster, head=f"printf %s {content}", location=f"echo noise; echo '{LOCATION}'")
@@ -79,6 +80,7 @@ def test_a_read_that_succeeds(cluster: AlluxioCluster, tmp_path: Path) -> None:
     assert SECRET.decode().strip() not in json.dumps(found.document())
 
 
+@pytest.mark.process
 def test_no_more_than_the_limit_counts(cluster: AlluxioCluster, tmp_path: Path) -> None:
     tool(cluster, head='head -c "$4" /dev/zero', location="exit 1")
     found = prove(cluster, tmp_path)
@@ -88,6 +90,7 @@ def test_no_more_than_the_limit_counts(cluster: AlluxioCluster, tmp_path: Path) 
     assert "a worker that `fs location` did not name" in found.line(cluster)
 
 
+@pytest.mark.process
 def test_what_a_failed_read_printed_is_not_shown(cluster: AlluxioCluster, tmp_path: Path) -> None:
     head = "echo 'what the file holds'; echo exit status 255 >&2; exit 1"
     log = tool(cluster, head=head, stat="echo 'Path \"/f\" does not exist.'; exit 1")
@@ -103,6 +106,7 @@ def test_what_a_failed_read_printed_is_not_shown(cluster: AlluxioCluster, tmp_pa
     assert prove(cluster, tmp_path).error == "on w1: it is a directory: name a file"
 
 
+@pytest.mark.process
 def test_an_empty_file_proves_nothing(cluster: AlluxioCluster, tmp_path: Path) -> None:
     tool(cluster, head=":")
     problem = prove(cluster, tmp_path).problem(cluster)
@@ -110,6 +114,7 @@ def test_an_empty_file_proves_nothing(cluster: AlluxioCluster, tmp_path: Path) -
     assert "the file is empty, so the read proves nothing" in problem.what
 
 
+@pytest.mark.process
 def test_a_read_that_hangs_is_bounded(cluster: AlluxioCluster, tmp_path: Path) -> None:
     tool(cluster, head="exec sleep 30")
     (tmp_path / "hosts").mkdir()
@@ -117,6 +122,7 @@ def test_a_read_that_hangs_is_bounded(cluster: AlluxioCluster, tmp_path: Path) -
     assert found.error == "on w1: the file was not read in 1 s"
 
 
+@pytest.mark.process
 def test_nothing_is_left_on_the_host(
     cluster: AlluxioCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -128,11 +134,13 @@ def test_nothing_is_left_on_the_host(
     assert list(scratch.iterdir()) == []
 
 
+@pytest.mark.process
 def test_before_the_first_start(cluster: AlluxioCluster, tmp_path: Path) -> None:
     found = prove(cluster, tmp_path)
     assert found.error == "w1: Alluxio is not installed yet; w2: Alluxio is not installed yet"
 
 
+@pytest.mark.process
 def test_with_membership_static_the_problem_says_why(tmp_path: Path) -> None:
     static = builders.alluxio(install_dir=str(tmp_path), user=ME, membership=MembershipType.STATIC)
     tool(static, head="exit 1", stat="echo The preferred worker is not active.; exit 1")

@@ -112,6 +112,7 @@ def installed(folder: Path) -> None:
     tool.touch(0o755)
 
 
+@pytest.mark.process
 @pytest.mark.usefixtures("ours")
 def test_all_listeners_answer(ports: list[int], tmp_path: Path) -> None:
     installed(tmp_path)
@@ -120,12 +121,14 @@ def test_all_listeners_answer(ports: list[int], tmp_path: Path) -> None:
     assert [x.name for x in found.listeners] == ["rpc", "data", "web", "http"]
 
 
+@pytest.mark.process
 @pytest.mark.usefixtures("ours")
 def test_a_host_without_alluxio_is_not_ready(ports: list[int], tmp_path: Path) -> None:
     found = look(of_ports(*ports), tmp_path)
     assert (found.installed, found.ready) == (False, False)
 
 
+@pytest.mark.process
 @pytest.mark.usefixtures("ours")
 def test_a_worker_that_binds_one_address_is_asked_there(tmp_path: Path) -> None:
     installed(tmp_path)
@@ -143,6 +146,7 @@ def test_a_worker_that_binds_one_address_is_asked_there(tmp_path: Path) -> None:
         }
 
 
+@pytest.mark.process
 @pytest.mark.usefixtures("ours")
 def test_why_each_does_not_answer(ports: list[int], tmp_path: Path) -> None:
     installed(tmp_path)
@@ -161,6 +165,7 @@ def test_why_each_does_not_answer(ports: list[int], tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.process
 @pytest.mark.usefixtures("ours")
 def test_a_listener_that_takes_connections_and_says_nothing(
     ports: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -173,6 +178,7 @@ def test_a_listener_that_takes_connections_and_says_nothing(
     assert found.silent == {"http": "no answer in 0.3 s"}
 
 
+@pytest.mark.process
 def test_a_port_that_another_process_has_is_not_the_workers(
     ports: list[int], tmp_path: Path
 ) -> None:

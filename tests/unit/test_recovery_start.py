@@ -35,6 +35,7 @@ def started(folder: Path, start: str, state: str, monkeypatch: pytest.MonkeyPatc
     return hosts.shell(f"PATH={bin}:$PATH; set -e\n{safely.FUNCTIONS}\n{script}", folder)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("start", "state", "ok"),
     [

@@ -101,10 +101,12 @@ def words(spelling: str, task: str) -> list[str]:
 
 @pytest.mark.parametrize("program", [ours, invoke], ids=["ours", "invoke"])
 class TestEverySpelling:
+    @pytest.mark.long
     def test_without_one_it_is_no_rehearsal(self, called: Called, program: Program) -> None:
         for task in CHANGING:
             assert called(program, words("T", task)) == (0, [(task, False)])
 
+    @pytest.mark.long
     @pytest.mark.parametrize("spelling", SPELLINGS)
     def test_changes_nothing(self, called: Called, program: Program, spelling: str) -> None:
         for task in CHANGING:
@@ -113,6 +115,7 @@ class TestEverySpelling:
             assert not changed, f"{spelling}: {task}"
             assert (code, bool(seen)) in ((0, True), (2, False)), f"{spelling}: {task}"
 
+    @pytest.mark.long
     def test_the_setting_of_invoke_counts(
         self, called: Called, program: Program, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -170,6 +173,7 @@ class TestOptionsOfInvoke:
         monkeypatch.setattr("getpass.getpass", lambda _: "secret")
         assert called(invoke, ["--prompt-for-sudo-password", "check-nodes"]) == (2, [])
 
+    @pytest.mark.process
     @pytest.mark.parametrize(
         "line",
         [

@@ -38,6 +38,7 @@ def test_every_id_has_its_row_or_its_reason() -> None:
     assert [id for id, row in REMEDIES.items() if isinstance(row, NoRow) and not row.why] == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("id", ROWS)
 def test_every_command_that_is_named_is_in_the_row(id: str) -> None:
     row = ROWS[id]
@@ -49,6 +50,7 @@ def test_every_command_that_is_named_is_in_the_row(id: str) -> None:
     assert not untried or row.why, f"no test runs {untried}, and no reason is given"
 
 
+@pytest.mark.long
 def test_every_command_of_a_text_belongs_to_an_id() -> None:
     assert named_commands.unattributed() == []
 
@@ -83,6 +85,7 @@ def _parser() -> Parser:
     return Parser(contexts=namespace.to_contexts())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("id", "line"), _lines())
 def test_a_line_of_a_page_is_one_that_the_program_takes(id: str, line: str) -> None:
     words, notes, _ = understood(line.split(), namespace.tasks, lambda _: frozenset())
@@ -106,6 +109,7 @@ def _functions(path: Path) -> dict[str, ast.FunctionDef]:
     return found
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("id", ROWS)
 def test_the_tests_of_a_row_are_there(id: str) -> None:
     row = ROWS[id]

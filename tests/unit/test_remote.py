@@ -53,6 +53,7 @@ def test_a_host_that_sends_too_much_is_cut_off() -> None:
         drain(Channel(*[b"x" * (1 << 20)] * 40))
 
 
+@pytest.mark.process
 def test_the_whole_script_or_nothing() -> None:
     script = whole("echo a\necho b")
     for end in range(len(script) - len("main\n")):

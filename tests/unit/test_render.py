@@ -75,6 +75,7 @@ def test_properties_are_read_back(properties: Mapping[str, str]) -> None:
     assert load_properties(text) == properties
 
 
+@pytest.mark.process
 @pytest.mark.skipif(shutil.which("java") is None, reason="no java here")
 def test_java_itself_reads_them_back(tmp_path: Path) -> None:
     source = tmp_path / "Read.java"
@@ -104,6 +105,7 @@ def test_booleans_and_numbers_are_alluxios() -> None:
     assert property_key("alluxio.worker.${x}") == "alluxio.worker.${x}"
 
 
+@pytest.mark.process
 @given(
     st.dictionaries(
         st.from_regex("[A-Z_]{1,8}", fullmatch=True),

@@ -57,6 +57,7 @@ def run_aside(data: Path, new: Path, *, lines: int | None = None) -> int:
     return hosts.shell(f"set -e\n{safely.FUNCTIONS}\n{script}", hosts.given(data)).code
 
 
+@pytest.mark.process
 def test_old_data_is_kept_beside_the_new(tmp_path: Path) -> None:
     (tmp_path / "member").mkdir()
     (tmp_path / "member" / "old").touch()
@@ -68,6 +69,7 @@ def test_old_data_is_kept_beside_the_new(tmp_path: Path) -> None:
     assert [p.name for p in kept.iterdir()] == ["old"]
 
 
+@pytest.mark.process
 def test_killed_between_the_two_moves_it_goes_on(tmp_path: Path) -> None:
     (tmp_path / "member").mkdir()
     (tmp_path / "new").mkdir()
@@ -77,6 +79,7 @@ def test_killed_between_the_two_moves_it_goes_on(tmp_path: Path) -> None:
     assert (tmp_path / "member").exists()
 
 
+@pytest.mark.process
 def test_kept_data_is_never_replaced(tmp_path: Path) -> None:
     kept = tmp_path / f"member.before-restore-{MARK.id}"
     for path in (tmp_path / "member", tmp_path / "new", kept):

@@ -515,6 +515,7 @@ def scripts(folder: Path) -> Iterator[tuple[str, str]]:
     assert last_seen.text is not None
 
 
+@pytest.mark.long
 def test_root_opens_nothing_by_a_name_that_a_service_user_can_change(tmp_path: Path) -> None:
     every = list(scripts(tmp_path))
     found = {f"{name}: {fault}" for name, text in every for fault in faults(text)}
@@ -523,6 +524,7 @@ def test_root_opens_nothing_by_a_name_that_a_service_user_can_change(tmp_path: P
     assert all(any(folder in text for _, text in every) for folder in OWNED)
 
 
+@pytest.mark.long
 def test_root_opens_nothing_below_a_folder_that_another_service_user_owns(tmp_path: Path) -> None:
     """There, the folder of the service itself is a name that a user can change."""
     every = [(name, text.replace("/srv/", f"{APP}/")) for name, text in scripts(tmp_path)]
@@ -531,6 +533,7 @@ def test_root_opens_nothing_below_a_folder_that_another_service_user_owns(tmp_pa
     assert any(f"{APP}{DATA.removeprefix('/srv')}" in text for _, text in every)
 
 
+@pytest.mark.long
 def test_every_script_has_the_functions_that_it_calls(tmp_path: Path) -> None:
     every = dict.fromkeys(scripts(tmp_path))
     assert {(name, call) for name, text in every for call in without_functions(text)} == set()

@@ -73,6 +73,7 @@ def test_without_a_word_it_is_port_22_and_the_own_login(home: Path) -> None:
     assert hop.known_hosts[0] == home / ".ssh/known_hosts"
 
 
+@pytest.mark.process
 def test_an_alias_is_what_ssh_config_makes_of_it(home: Path) -> None:
     (hop,) = hops(Machine("web"), home, CONFIG)
     assert str(hop) == "admin@10.0.0.9:2222"
@@ -80,6 +81,7 @@ def test_an_alias_is_what_ssh_config_makes_of_it(home: Path) -> None:
     assert hop.known_hosts[:2] == (home / ".ssh/web_hosts", Path("/dev/null"))
 
 
+@pytest.mark.process
 def test_the_inventory_comes_first(home: Path) -> None:
     machine = Machine("web", "root", 23, known_hosts=Path("/k"), key=Path("/key"))
     (hop,) = hops(machine, home, CONFIG + "IdentityFile ~/.ssh/other\n")
@@ -87,17 +89,20 @@ def test_the_inventory_comes_first(home: Path) -> None:
     assert (hop.keys, hop.known_hosts) == ((Path("/key"),), (Path("/k"),))
 
 
+@pytest.mark.process
 def test_jump_hosts_are_passed_in_the_order_written(home: Path) -> None:
     expected = ["me@outer:2200", "mid@middle:22", "anyone@inner:22"]
     assert ways(Machine("inner"), home, CONFIG) == expected
     assert ways(Machine("h", jump="me@outer:2200,middle"), home, CONFIG)[:2] == expected[:2]
 
 
+@pytest.mark.process
 def test_a_jump_host_that_has_a_jump_host(home: Path) -> None:
     config = "Host b\n  ProxyJump a\nHost c\n  ProxyJump b\n"
     assert ways(Machine("c", "u"), home, config) == ["u@a:22", "u@b:22", "u@c:22"]
 
 
+@pytest.mark.process
 def test_a_jump_host_for_all_is_not_its_own(home: Path) -> None:
     config = "Host *\n  ProxyJump bastion\n"
     assert ways(Machine("h", "u"), home, config) == ["u@bastion:22", "u@h:22"]
@@ -105,22 +110,26 @@ def test_a_jump_host_for_all_is_not_its_own(home: Path) -> None:
     assert ways(Machine("b", "u", jump="a,b"), home) == ["u@a:22", "u@b:22"]
 
 
+@pytest.mark.process
 def test_jump_hosts_in_a_circle_end_in_an_error(home: Path) -> None:
     with pytest.raises(ValueError, match="form a circle"):
         hops(Machine("a"), home, "Host a\n ProxyJump b\nHost b\n ProxyJump c\nHost c\n ProxyJump a")
 
 
+@pytest.mark.process
 def test_none_takes_the_jump_host_of_ssh_config_away(home: Path) -> None:
     assert len(hops(Machine("inner", jump="none"), home, CONFIG)) == 1
     config = "Host *\n  ProxyCommand nc %h %p\n"
     assert hops(Machine("h", jump="none"), home, config)[0].proxy_command is None
 
 
+@pytest.mark.process
 def test_a_proxy_command_is_of_the_port_and_user_in_use(home: Path) -> None:
     config = "Host *\n  ProxyCommand go %r@%h:%p\n  Port 1\n"
     assert hops(Machine("h", "u", 99), home, config)[0].proxy_command == "go u@h:99"
 
 
+@pytest.mark.process
 def test_a_jump_host_logs_in_with_its_own_key_or_the_hosts(home: Path) -> None:
     (home / ".ssh/own").touch()
     config = "Host own\n  IdentityFile ~/.ssh/own\n  IdentityFile ~/.ssh/missing\n"
@@ -137,6 +146,7 @@ def test_the_default_keys(home: Path) -> None:
     assert [key.name for key in hop.keys] == ["id_ed25519", "id_rsa"]
 
 
+@pytest.mark.process
 def test_included_files_count_where_they_stand(home: Path) -> None:
     (home / ".ssh/d").mkdir()
     (home / ".ssh/d/1").write_text("Host a\n  User one\n  Include d/deep\n")
@@ -148,11 +158,13 @@ def test_included_files_count_where_they_stand(home: Path) -> None:
     assert ways(Machine("c"), home, config) == [f"{ME}@c:22"]
 
 
+@pytest.mark.process
 def test_a_file_that_includes_itself_ends(home: Path) -> None:
     with pytest.raises(ConfigError, match=r"(?i)too many"):
         ways(Machine("a"), home, "Include config\nUser u\n")
 
 
+@pytest.mark.process
 def test_two_files_do_not_run_into_one_another(home: Path) -> None:
     one, two = home / "one", home / "two"
     one.write_text("Host other\n  Port 1\n")
@@ -182,6 +194,7 @@ def test_what_is_no_jump_host(text: str) -> None:
         jump_hosts(text)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("config", "way"),
     [
@@ -205,6 +218,7 @@ def test_what_the_former_reader_took_for_something_else(home: Path, config: str,
     assert ways(Machine("h"), home, config) == [way]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     "criteria",
     [
@@ -249,12 +263,14 @@ def test_a_condition_that_is_not_understood_leads_nowhere(
     assert "config line 1)" in said
 
 
+@pytest.mark.process
 def test_the_stock_file_of_fedora(home: Path) -> None:
     config = "Match final all\n  GSSAPIAuthentication yes\n  ForwardX11Trusted yes\n"
     assert ways(Machine("h"), home, config) == [f"{ME}@h:22"]
     assert ways(Machine("h"), home, config + "Host h\n  Port 2\n")[0].startswith(f"{ME}@h:")
 
 
+@pytest.mark.process
 def test_names_that_are_to_be_canonical(
     home: Path, program: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -264,6 +280,7 @@ def test_names_that_are_to_be_canonical(
     assert ("canonicalizehostname" in said) == (program == "no ssh")
 
 
+@pytest.mark.process
 def test_the_inventorys_user_and_port_count_in_conditions_and_tokens(home: Path) -> None:
     config = """\
 Match user deploy
@@ -291,6 +308,7 @@ Host h
     assert (other.port, other.certificates, other.proxy_command) == (22, (), None)
 
 
+@pytest.mark.process
 def test_tokens_of_this_machine(home: Path) -> None:
     here = socket.gethostname()
     (home / f"{here}-h").touch()
@@ -298,18 +316,21 @@ def test_tokens_of_this_machine(home: Path) -> None:
     assert hop.keys == (home / f"{here}-h",)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("value", ["%z", "${ALXP_NOT_SET}"])
 def test_what_cannot_be_expanded_is_an_error(home: Path, value: str) -> None:
     with pytest.raises(ConfigError, match="is not"):
         hops(Machine("h"), home, f"IdentityFile ~/{value}\n")
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("value", ["none", "SSH_AUTH_SOCK", "$AGENT"])
 def test_the_agent(home: Path, value: str) -> None:
     (hop,) = hops(Machine("h"), home, f"IdentityAgent {value}\n")
     assert hop.agent == value
 
 
+@pytest.mark.process
 def test_no_key_at_all(home: Path) -> None:
     (home / ".ssh/id_ed25519").touch()
     assert hops(Machine("h"), home, "IdentityFile none\n")[0].keys == ()
@@ -317,6 +338,7 @@ def test_no_key_at_all(home: Path) -> None:
     assert hops(Machine("h"), home, "User u\n")[0].keys == (home / ".ssh/id_ed25519",)
 
 
+@pytest.mark.process
 def test_the_login_of_a_jump_host(home: Path) -> None:
     """The file may name the user that ssh would take without it."""
     machine = Machine("h", "deploy", jump="bastion")
@@ -327,6 +349,7 @@ def test_the_login_of_a_jump_host(home: Path) -> None:
     assert ways(machine, home, config) == ["deploy@bastion:2022", "deploy@h:2022"]
 
 
+@pytest.mark.process
 def test_a_mistake_is_named_with_file_and_line(home: Path, program: str) -> None:
     path = home / ".ssh/config"
     with pytest.raises(ConfigError) as caught:
@@ -336,6 +359,7 @@ def test_a_mistake_is_named_with_file_and_line(home: Path, program: str) -> None
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.process
 def test_what_is_not_followed_is_said_once(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = home / ".ssh" / "config"
     path.write_text("RevokedHostKeys ~/revoked\nUser u\n")
@@ -345,6 +369,7 @@ def test_what_is_not_followed_is_said_once(home: Path, capsys: pytest.CaptureFix
     assert capsys.readouterr().err.lower().count("revokedhostkeys") == 1
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("user", ["a;touch x", "$(id)", "-oProxyCommand=x", "a b"])
 def test_no_word_of_the_inventory_is_a_command_of_the_shell(home: Path, user: str) -> None:
     with pytest.raises(ConfigError, match=r"no word of the shell|ssh -G"):
@@ -367,6 +392,7 @@ class Counted:
         return len(self.calls.read_text().splitlines()) if self.calls.exists() else 0
 
 
+@pytest.mark.process
 def test_ssh_is_asked_once_a_host_and_not_without_a_reason(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str
 ) -> None:
@@ -391,6 +417,7 @@ def test_ssh_is_asked_once_a_host_and_not_without_a_reason(
     assert calls() == len(machines) + 1
 
 
+@pytest.mark.process
 def test_another_program_named_ssh_is_not_asked(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -403,6 +430,7 @@ def test_another_program_named_ssh_is_not_asked(
     assert not (tmp_path / "asked").exists()
 
 
+@pytest.mark.process
 def test_an_answer_that_is_none(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -411,6 +439,7 @@ def test_an_answer_that_is_none(
         hops(Machine("h"), home, "User u\n")
 
 
+@pytest.mark.process
 def test_an_answer_that_does_not_come(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str
 ) -> None:

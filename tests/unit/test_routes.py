@@ -78,6 +78,7 @@ def asked(cluster: EtcdCluster, path: str) -> list[str]:
 
 
 class TestProbe:
+    @pytest.mark.process
     def test_each_peer_at_each_of_its_addresses(self, tools: Path) -> None:
         cluster = builders.etcd(*members("10.0.0.1", "10.0.0.2", "three.example"))
         lines = asked(cluster, f"{tools}:/usr/bin:/bin")
@@ -91,6 +92,7 @@ class TestProbe:
             Route("three.example", "fd00::1"),
         )
 
+    @pytest.mark.process
     def test_a_name_for_ssh_is_asked_for_only_when_another_address_is_used(
         self, tools: Path
     ) -> None:
@@ -101,6 +103,7 @@ class TestProbe:
         assert not (tools / "asked").exists()
         assert "name one.example 127.0.1.1" in asked(builders.etcd(first, second, third), path)
 
+    @pytest.mark.process
     def test_a_way_through_a_bridge(self, tools: Path) -> None:
         found = [*Path("/sys/class/net").glob("*/bridge")]
         cluster = builders.etcd(*members("10.0.0.1", "172.17.0.9"))
@@ -110,6 +113,7 @@ class TestProbe:
             [seen] = routes.routes(told(*asked(cluster, f"{tools}:/usr/bin:/bin")))
             assert seen == Route("172.17.0.9", "172.17.0.1", bridge)
 
+    @pytest.mark.process
     def test_nothing_is_known_without_ip_or_without_a_way(self, tmp_path: Path) -> None:
         tools = tmp_path / "bin"
         tools.mkdir()

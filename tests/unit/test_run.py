@@ -320,6 +320,7 @@ def invoke(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str
     return subprocess.run(line, capture_output=True, text=True, cwd=cwd, timeout=60)
 
 
+@pytest.mark.process
 def test_an_import_never_overwrites(tmp_path: Path) -> None:
     hosts, made = tmp_path / "hosts", tmp_path / "new.yml"
     hosts.write_text("[etcd]\na\n")
@@ -333,6 +334,7 @@ def test_an_import_never_overwrites(tmp_path: Path) -> None:
     assert "host: a" in made.read_text()
 
 
+@pytest.mark.process
 def test_the_schema_as_a_process() -> None:
     done = invoke("inventory-schema")
     assert done.returncode == 0, done.stderr
@@ -340,6 +342,7 @@ def test_the_schema_as_a_process() -> None:
     assert done.stderr == ""
 
 
+@pytest.mark.process
 def test_a_terminal_without_the_characters(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONIOENCODING", "ascii")
     code = "from provision.cli.command import perform; perform('x', {'format': 'table'}, lambda r: "
@@ -348,6 +351,7 @@ def test_a_terminal_without_the_characters(monkeypatch: pytest.MonkeyPatch) -> N
     assert (done.stdout, done.stderr) == (b"?\n", b"")
 
 
+@pytest.mark.process
 def test_a_bad_inventory_as_a_process(tmp_path: Path) -> None:
     path = tmp_path / "bad.yml"
     path.write_text("etcd: {versoin: 3.6.16}\n")
@@ -359,6 +363,7 @@ def test_a_bad_inventory_as_a_process(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.process
 def test_a_host_that_is_not_there_as_a_process(tmp_path: Path) -> None:
     path = tmp_path / "inventory.yml"
     (tmp_path / "etcd.tar.gz").write_bytes(b"")

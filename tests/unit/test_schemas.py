@@ -415,6 +415,7 @@ def test_logs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
     documents.require(json.loads(capsys.readouterr().out))
 
 
+@pytest.mark.process
 def test_the_files_that_tasks_leave(tmp_path: Path) -> None:
     removed.keep(tmp_path / "r.json", "c", "worker-1", KeyValue(b"k", b"v", 1, 2, 3, 0), "x")
     documents.require(json.loads((tmp_path / "r.json").read_text()))

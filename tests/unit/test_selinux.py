@@ -35,6 +35,7 @@ def restorecon(host: Host, code: int = 0) -> Path:
     return noted
 
 
+@pytest.mark.process
 def test_what_is_put_gets_its_label(host: Host, tmp_path: Path) -> None:
     noted = restorecon(host)
     file = File(f"{host.root}/unit", b"x", ME)
@@ -50,6 +51,7 @@ def test_what_is_put_gets_its_label(host: Host, tmp_path: Path) -> None:
     assert {file.path, f"{pair.path}.crt", f"{pair.path}.key", tree.path} <= labelled
 
 
+@pytest.mark.process
 def test_a_label_that_cannot_be_given_is_a_failure(host: Host) -> None:
     restorecon(host, code=1)
     (host.root / "enforce").write_text("1")
@@ -58,6 +60,7 @@ def test_a_label_that_cannot_be_given_is_a_failure(host: Host) -> None:
         host.apply(changes([file], host.facts([file])))
 
 
+@pytest.mark.process
 def test_without_restorecon_nothing_is_changed(host: Host) -> None:
     (host.root / "enforce").write_text("1")
     seen = parse(host.run(script(Probe(), changes=True)), "here")

@@ -133,6 +133,7 @@ def kept_pair(pki: Path) -> list[Any]:
     ]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("when", ["before the look", "after the look"])
 def test_a_key_that_is_a_link_to_a_file_of_roots(host: Host, when: str) -> None:
     pki = folder_of_keys(host)
@@ -150,6 +151,7 @@ def test_a_key_that_is_a_link_to_a_file_of_roots(host: Host, when: str) -> None:
     assert host.as_user(f"rm {pki}/peer.key").returncode != 0
 
 
+@pytest.mark.process
 def test_the_keys_of_an_earlier_version_are_moved_over_and_stay_readable(host: Host) -> None:
     pki = folder_of_keys(host)
     wanted = kept_pair(pki)
@@ -161,6 +163,7 @@ def test_the_keys_of_an_earlier_version_are_moved_over_and_stay_readable(host: H
     assert host.as_user(f"echo >{pki}/peer.key || echo >{pki}/new").returncode != 0
 
 
+@pytest.mark.process
 def test_a_key_is_made_only_in_a_folder_of_roots(host: Host) -> None:
     pki = folder_of_keys(host)
     host.as_user(f"ln -s {host.secret} {pki}/peer.key.new")
@@ -172,6 +175,7 @@ def test_a_key_is_made_only_in_a_folder_of_roots(host: Host) -> None:
     assert pki.stat().st_uid == 0
 
 
+@pytest.mark.process
 def test_a_page_store_that_becomes_a_link_before_it_is_given(host: Host) -> None:
     target = host.root / "jdk"
     target.mkdir()
@@ -193,6 +197,7 @@ def test_a_page_store_that_becomes_a_link_before_it_is_given(host: Host) -> None
     assert (store.owner(), store.group(), found.st_mode & 0o7777) == (USER, USER, 0o750)
 
 
+@pytest.mark.process
 def test_a_java_of_the_user_is_not_run_by_root(host: Host) -> None:
     home = host.own / "jdk"
     host.as_user(f"mkdir -p {home}/bin; printf '#!/bin/sh\\nid -u >&2\\n' >{home}/bin/java")
@@ -210,6 +215,7 @@ def member(host: Host) -> Any:
     return replace(builders.member(1), data_dir=str(host.own))
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("name", ["unfinished.new", "unfinished"])
 def test_the_mark_of_a_restore(host: Host, name: str) -> None:
     host.as_user(f"ln -s {host.secret} {name}")
@@ -221,6 +227,7 @@ def test_the_mark_of_a_restore(host: Host, name: str) -> None:
     assert (host.own / "unfinished").owner() == USER
 
 
+@pytest.mark.process
 def test_the_log_of_a_scratch_member(host: Host, tmp_path: Path) -> None:
     cluster = replace(builders.etcd(builders.member(1)), user=USER, install_dir=f"{host.root}/e")
     etcdutl = host.root / "e/current/etcdutl"
@@ -254,6 +261,7 @@ def test_the_log_of_a_scratch_member(host: Host, tmp_path: Path) -> None:
     assert not here.exists()
 
 
+@pytest.mark.process
 def test_the_stamp_of_a_restore_and_of_a_recovery(host: Host) -> None:
     """What is swapped in is moved and stamped by the user itself."""
     host.as_user(f"mkdir member; ln -s {host.secret} member/recovered-by")
@@ -269,6 +277,7 @@ def test_the_stamp_of_a_restore_and_of_a_recovery(host: Host) -> None:
     assert (elsewhere / "member").is_dir()
 
 
+@pytest.mark.process
 def test_a_copy_of_a_members_data(host: Host) -> None:
     elsewhere = host.root / "elsewhere"
     elsewhere.mkdir()
@@ -282,6 +291,7 @@ def test_a_copy_of_a_members_data(host: Host) -> None:
     assert not list(elsewhere.rglob("evil"))
 
 
+@pytest.mark.process
 def test_an_identity(host: Host) -> None:
     path = host.own / "worker_identity"
     todo = changes([Identity(str(path), USER, UUID)], hosts.facts())
@@ -299,6 +309,7 @@ def test_an_identity(host: Host) -> None:
     assert path.stat().st_mode & 0o7777 == 0o644
 
 
+@pytest.mark.process
 def test_the_marker_of_a_data_disk(host: Host) -> None:
     elsewhere = host.root / "elsewhere"
     elsewhere.mkdir()
@@ -309,6 +320,7 @@ def test_the_marker_of_a_data_disk(host: Host) -> None:
     assert list(elsewhere.iterdir()) == []
 
 
+@pytest.mark.process
 def test_a_metastore_on_its_way(host: Host) -> None:
     """With another file system there, the user copies it: root makes no file in its folder."""
     source = host.root / "release/metastore"
@@ -328,6 +340,7 @@ def test_a_metastore_on_its_way(host: Host) -> None:
     assert not source.exists()
 
 
+@pytest.mark.process
 def test_what_is_deleted_is_in_the_folder_itself(host: Host) -> None:
     elsewhere = host.root / "elsewhere"
     (elsewhere / "worker").mkdir(parents=True)
@@ -340,6 +353,7 @@ def test_what_is_deleted_is_in_the_folder_itself(host: Host) -> None:
     assert not (host.own / "tmp/worker").exists()
 
 
+@pytest.mark.process
 def test_a_link_of_roots_own_is_followed(host: Host) -> None:
     (host.root / "disk").mkdir()
     (host.root / "data").symlink_to("disk")
@@ -361,6 +375,7 @@ def test_a_link_of_roots_own_is_followed(host: Host) -> None:
         shutil.rmtree(safe)
 
 
+@pytest.mark.process
 def test_the_place_of_a_page_store_without_its_disk(host: Host) -> None:
     elsewhere = host.root / "elsewhere"
     elsewhere.mkdir(mode=0o700)
@@ -441,6 +456,7 @@ def changes_of_data(host: Host) -> dict[str, Change]:
     }
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     "name",
     [
@@ -464,6 +480,7 @@ def test_a_folder_that_another_user_swaps(below: Host, name: str) -> None:
     assert done.ok or "own is a link, and others than root could have made it" in done.stderr
 
 
+@pytest.mark.process
 def test_an_upload_to_a_folder_that_another_user_swaps(below: Host) -> None:
     one = member(below)
     cluster = replace(builders.etcd(one), user=USER)
@@ -498,6 +515,7 @@ def test_an_upload_to_a_folder_that_another_user_swaps(below: Host) -> None:
     assert (upload.read_text(), upload.owner(), below.own.owner()) == (SECRET, USER, USER)
 
 
+@pytest.mark.process
 def test_a_link_of_roots_to_the_service_folder_does_not_make_its_owner_root(host: Host) -> None:
     """The work is done as the owner of the folder, not of the link."""
     safe = Path(tempfile.mkdtemp(dir="/run"))
@@ -517,6 +535,7 @@ def test_a_link_of_roots_to_the_service_folder_does_not_make_its_owner_root(host
         shutil.rmtree(safe)
 
 
+@pytest.mark.process
 def test_nothing_runs_as_root_in_a_folder_that_others_can_swap(host: Host) -> None:
     """A folder of root's in a folder of the user: the user can rename it, but not change it."""
     (host.own / "roots").mkdir()
@@ -527,6 +546,7 @@ def test_nothing_runs_as_root_in_a_folder_that_others_can_swap(host: Host) -> No
     assert host.run(f"{safely.FUNCTIONS}\n{safely.as_owner('/nothing/x', 'id -u')}").ok
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("how", ["become", "become or nobody", "as", "owner", "proof"])
 def test_what_runs_as_the_user_does_not_have_the_batchs_lock(host: Host, how: str) -> None:
     """It could hold the lock for ever, and with it the next run."""
@@ -550,6 +570,7 @@ def test_what_runs_as_the_user_does_not_have_the_batchs_lock(host: Host, how: st
 # What others can block or forge.
 
 
+@pytest.mark.process
 def test_nobody_else_can_lock(host: Host) -> None:
     assert host.do(Change("", ":")).ok
     held = f"{host.root}/.state/run.lock"
@@ -573,6 +594,7 @@ def test_nobody_else_can_lock(host: Host) -> None:
     assert Path(f"{host.root}/.state").stat().st_mode & 0o7777 == 0o700
 
 
+@pytest.mark.process
 def test_a_folder_of_locks_of_an_earlier_version_is_closed(host: Host) -> None:
     state = host.root / ".state"
     state.mkdir(mode=0o755)
@@ -584,6 +606,7 @@ def test_a_folder_of_locks_of_an_earlier_version_is_closed(host: Host) -> None:
 FORGED = "x\nfact uid=4711\nstat /etc/shadow|f|nobody|nobody|777|1\n@@end"
 
 
+@pytest.mark.process
 def test_a_target_with_a_line_end(host: Host) -> None:
     link = host.own / "link"
     os.symlink(FORGED, link)
@@ -593,6 +616,7 @@ def test_a_target_with_a_line_end(host: Host) -> None:
     assert seen.paths[str(link)].kind == "link"
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("end", ["\x0b", "\x0c", "\r", "\x1c", "\x85", "\u2028"])
 def test_a_line_ends_only_with_a_line_feed(host: Host, end: str) -> None:
     name = f"{end}fact uid=4711{end}@@end{end}"
@@ -602,6 +626,7 @@ def test_a_line_ends_only_with_a_line_feed(host: Host, end: str) -> None:
     assert "/etc/passwd" in seen.paths
 
 
+@pytest.mark.process
 def test_files_of_the_user_do_not_move_the_content_of_others(host: Host) -> None:
     """They grow and shrink as it likes, between the look and the reading."""
     mine = [host.own / "a", host.own / "b"]
@@ -620,6 +645,7 @@ def test_files_of_the_user_do_not_move_the_content_of_others(host: Host) -> None
     assert [seen.text(p) for p in paths] == ["12345678", "root's", "12"]
 
 
+@pytest.mark.process
 def test_a_secret_of_roots_is_not_read_for_the_user(host: Host) -> None:
     host.as_user(f"ln -s {host.secret} link; mkdir sub; ln -s {host.secret} sub/link")
     for path in (host.own / "link", host.own / "sub/link"):
@@ -629,6 +655,7 @@ def test_a_secret_of_roots_is_not_read_for_the_user(host: Host) -> None:
         assert seen.paths[str(path)].sha256 is None
 
 
+@pytest.mark.process
 def test_a_pipe_in_the_place_of_a_file_does_not_hold_up_the_look(host: Host) -> None:
     host.as_user("echo x >file; mkfifo pipe")
     (host.root / "bin/stat").write_text(
@@ -642,6 +669,7 @@ def test_a_pipe_in_the_place_of_a_file_does_not_hold_up_the_look(host: Host) -> 
     assert host.facts(Probe(resources=[File(path, None)])).paths[path].content is None
 
 
+@pytest.mark.process
 def test_files_of_the_user_are_read_as_they_are(host: Host) -> None:
     host.as_user("echo mine >file; : >empty; ln -s file link")
     names = ("file", "empty", "link")
@@ -652,6 +680,7 @@ def test_files_of_the_user_are_read_as_they_are(host: Host) -> None:
     assert digest.paths[paths["file"]].sha256 is not None
 
 
+@pytest.mark.process
 def test_a_masters_journal_is_read_as_its_owner(host: Host) -> None:
     alluxio = replace(builders.alluxio(), state_dir=str(host.own))
     alluxio = replace(alluxio, masters=(builders.master("m0"),))
@@ -666,6 +695,7 @@ def test_a_masters_journal_is_read_as_its_owner(host: Host) -> None:
     assert host.run(command).stdout.strip().endswith("has")
 
 
+@pytest.mark.process
 def test_a_folder_of_somebody_else_is_no_reason_not_to_read(host: Host) -> None:
     """An administrator's own, above root's files; preflight warns of it."""
     other = host.root / "data"

@@ -100,6 +100,7 @@ def sources() -> dict[str, str]:
     }
 
 
+@pytest.mark.long
 def test_whoever_sends_a_script_sends_the_functions_that_it_calls() -> None:
     assert forgetting(sources()) == []
 

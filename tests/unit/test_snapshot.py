@@ -98,6 +98,7 @@ def test_a_cluster_s_name_is_no_pattern(tmp_path: Path) -> None:
     assert backup_etcd.existing(tmp_path, "Lab.") == []
 
 
+@pytest.mark.process
 def test_a_scratch_folder_goes_when_nothing_works_in_it_any_more(tmp_path: Path) -> None:
     """What came before Ctrl-C is still carried out on the host."""
     folder = tmp_path / "scratch"

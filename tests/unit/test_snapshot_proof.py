@@ -116,6 +116,7 @@ def process() -> Iterator[Any]:
         one.wait()
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("command", "log", "by_host", "shown"),
     [

@@ -107,6 +107,7 @@ def read(reader: Ssh | Reader, host: str, user: str | None, port: int | None) ->
         return "an error"
 
 
+@pytest.mark.process
 def test_both_readers_say_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     me = pwd.getpwuid(os.getuid())
     monkeypatch.setenv("HOME", me.pw_dir)

@@ -26,6 +26,7 @@ def read(path: Path, host: str) -> dict[str, list[str]]:
     return found
 
 
+@pytest.mark.process
 def test_openssh_reads_what_was_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     own = tmp_path / "own"

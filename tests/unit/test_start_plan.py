@@ -246,6 +246,7 @@ class TestSwitch:
             odd = {n: replace(f, commands={"membership": word}) for n, f in seen.items()}
             assert plan(replace(alluxio, membership=MembershipType.STATIC), odd).notes == ()
 
+    @pytest.mark.process
     def test_the_word_is_the_site_files(self, tmp_path: Path) -> None:
         alluxio = cluster(
             1, install_dir=str(tmp_path / "it's"), membership=MembershipType.SERVICE_REGISTRY

@@ -90,6 +90,7 @@ class TestMove:
         for placed in (one(properties={state.METASTORE: SOURCE}), one(env=option)):
             assert state.moves(*placed, facts, desired.UNIT) == ()
 
+    @pytest.mark.process
     def test_the_host_is_asked(self, tmp_path: Path) -> None:
         alluxio = replace(builders.alluxio(), install_dir=f"{tmp_path}")
         command = state.probe_commands(alluxio)["old-metastore"]
@@ -122,6 +123,7 @@ def _moved(root: Path) -> bool:
     return (root / "var/worker_metastore/DoraMeta/CURRENT").read_text() == "x"
 
 
+@pytest.mark.process
 def test_the_move_is_made_while_the_worker_is_stopped(
     systemctl: dict[str, str], tmp_path: Path
 ) -> None:
@@ -136,6 +138,7 @@ def test_the_move_is_made_while_the_worker_is_stopped(
     assert (tmp_path / "log").read_text() == "systemctl stop w.service\n"
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("killed_at", ["chown", "mv", "cp", "rm"])
 @pytest.mark.parametrize("same_disk", [True, False])
 def test_a_move_that_is_killed_loses_nothing(
@@ -158,6 +161,7 @@ def test_a_move_that_is_killed_loses_nothing(
     assert _moved(tmp_path)
 
 
+@pytest.mark.process
 def test_it_is_taken_out_of_a_tree_that_is_replaced(
     systemctl: dict[str, str], tmp_path: Path
 ) -> None:
@@ -223,6 +227,7 @@ def _delay(
 class TestDelay:
     """Between a worker's end and its next start, beside ``RestartSec``."""
 
+    @pytest.mark.process
     @pytest.mark.parametrize(
         ("restarts", "seconds"), [(0, "0"), (5, "0"), (6, "3"), (10, "15"), (24, "57"), (999, "57")]
     )
@@ -231,6 +236,7 @@ class TestDelay:
     ) -> None:
         assert _delay(restarts, 100, 130, tmp_path, systemctl) == (seconds, "")
 
+    @pytest.mark.process
     def test_after_a_long_run_it_begins_again(
         self, tmp_path: Path, systemctl: dict[str, str]
     ) -> None:
@@ -244,6 +250,7 @@ class TestDelay:
         assert "TimeoutStartSec=117\n" in unit
 
 
+@pytest.mark.process
 def test_the_dumps_of_the_last_stops_stay(tmp_path: Path) -> None:
     alluxio = replace(builders.alluxio(), log_dir=str(tmp_path), state_dir=str(tmp_path / "s"))
     (tmp_path / "worker.log").touch()
@@ -261,6 +268,7 @@ def test_the_dumps_of_the_last_stops_stay(tmp_path: Path) -> None:
     assert "alluxio-worker-exit-stacks-20240510-000024.json" in left
 
 
+@pytest.mark.process
 def test_the_folder_for_temporary_files_is_emptied(tmp_path: Path) -> None:
     alluxio = replace(builders.alluxio(), state_dir=str(tmp_path))
     script = _pre_start(desired.service(alluxio, "worker", "w1", "/x").decode(), "tmp/worker")

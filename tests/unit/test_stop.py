@@ -188,6 +188,7 @@ class TestDestroy:
                 assert host.changes[0].what.startswith("stop and disable")
                 assert host.changes[-1].what.startswith("delete /etc/systemd/system/")
 
+    @pytest.mark.process
     def test_it_leaves_what_else_is_in_a_directory(self, world: World, tmp_path: Path) -> None:
         """The scripts that remove directories, really run."""
         (tmp_path / "pages/LOCAL").mkdir(parents=True)
@@ -211,6 +212,7 @@ class TestDestroy:
         assert (tmp_path / "theirs").exists()
         assert not (tmp_path / "empty").exists()
 
+    @pytest.mark.process
     @pytest.mark.parametrize("owner", ["c", None])
     def test_every_release_of_ours_goes_and_nothing_else(
         self, owner: str | None, tmp_path: Path

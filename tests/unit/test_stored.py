@@ -128,6 +128,7 @@ def asked(tmp_path: Path) -> tuple[HostFacts, stored.Host]:
     return facts, stored.read(cluster, member, facts)
 
 
+@pytest.mark.process
 def test_what_a_host_answers(asked: tuple[HostFacts, stored.Host], tmp_path: Path) -> None:
     _, host = asked
     assert [s.name.revision for s in host.saved] == [6, 5, 100]
@@ -139,6 +140,7 @@ def test_what_a_host_answers(asked: tuple[HostFacts, stored.Host], tmp_path: Pat
     assert all(disk > 1 << 20 for _, _, disk in host.aside)
 
 
+@pytest.mark.process
 def test_the_schedule_in_systemds_own_words(asked: tuple[HostFacts, stored.Host]) -> None:
     facts, host = asked
     if not facts.commands["schedule"].strip():

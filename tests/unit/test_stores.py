@@ -90,6 +90,7 @@ class TestPageStores:
         fresh = replace(facts, commands={})
         assert list(stores.lost(WORKER, fresh, UNIT_PATH)) == []
 
+    @pytest.mark.process
     @pytest.mark.skipif(os.geteuid() != 0, reason="the unit's command is root's")
     def test_the_units_command(self, tmp_path: Path) -> None:
         good, gone, link = (str(tmp_path / name) for name in ("good", "gone", "link"))

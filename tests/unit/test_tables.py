@@ -210,6 +210,7 @@ def show_status() -> None:
     cluster._show_status(services(200), wide=False, every=False)
 
 
+@pytest.mark.process
 def test_the_status_of_many_on_a_terminal() -> None:
     said = on_terminal("show_status()", 80)
     assert "\x1b[1m" in said

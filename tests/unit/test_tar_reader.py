@@ -314,6 +314,7 @@ class TestBounds:
         path.write_bytes(path.read_bytes() + gzip.compress(b"\0" * (8 << 20)))
         assert "unpacks to more than" in tar_reader.read(path)[1].refusal
 
+    @pytest.mark.process
     def test_a_sparse_file_says_how_big_it_is(self, tmp_path: Path) -> None:
         plain = tmp_path / "sparse"
         with plain.open("wb") as file:
@@ -471,6 +472,7 @@ def test_a_field_that_two_readers_may_read_differently(
     assert what in tar_reader.read(path)[1].refusal
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     "blocks",
     [
@@ -491,6 +493,7 @@ def test_the_host_unpacks_what_was_seen(
     _compare(raw(tmp_path, *blocks), tmp_path, monkeypatch)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("format", ["v7", "ustar", "pax", "gnu", "oldgnu"])
 def test_what_tar_itself_packs(
     format: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -615,6 +618,7 @@ def receive(tree: Tree, root: Path) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(["sh", "-c", command], input=body, capture_output=True)
 
 
+@pytest.mark.process
 def test_modes_are_normal_after_unpacking(tmp_path: Path) -> None:
     tree = Tree(f"{tmp_path}/opt/3.6.16", artifact(packed(tmp_path, _good)))
     done = receive(tree, tmp_path)
@@ -640,6 +644,7 @@ def test_modes_are_normal_after_unpacking(tmp_path: Path) -> None:
     assert Path(tree.path, "legal/other/LICENSE").read_bytes() == b"x"
 
 
+@pytest.mark.process
 @pytest.mark.skipif(not ROOT, reason="only root makes devices")
 @pytest.mark.parametrize("fill", [_flat, _two, _beside, _device, _fifo])
 def test_the_host_refuses_as_well(fill: Fill, tmp_path: Path) -> None:
@@ -648,6 +653,7 @@ def test_the_host_refuses_as_well(fill: Fill, tmp_path: Path) -> None:
     assert list((tmp_path / "opt").iterdir()) == []
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("target", ["/etc/cron.d", "../../../..", "../x"])
 def test_the_host_looks_at_links_itself(target: str, tmp_path: Path) -> None:
     """Two readers of an archive may see two targets; what counts is what was unpacked."""
@@ -660,6 +666,7 @@ def test_the_host_looks_at_links_itself(target: str, tmp_path: Path) -> None:
     assert list((tmp_path / "opt").iterdir()) == []
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("name", [trees.MARKER, trees.OWNER, ".artifact.new"])
 @pytest.mark.parametrize("method", ["file", "folder"])
 def test_the_host_looks_at_names_itself(method: str, name: str, tmp_path: Path) -> None:
@@ -672,6 +679,7 @@ def test_the_host_looks_at_names_itself(method: str, name: str, tmp_path: Path) 
     assert list((tmp_path / "opt").iterdir()) == []
 
 
+@pytest.mark.process
 def test_the_own_mark_is_not_written_through_a_link(tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     fill = _with(("link", f"{T}/{trees.MARKER}", str(victim)))
@@ -688,11 +696,13 @@ def _proven(tmp_path: Path, fill: Fill, says: str = "etcd Version: 3.6.16") -> T
 
 @pytest.mark.skipif(not ROOT, reason="only root becomes another user")
 class TestProof:
+    @pytest.mark.process
     def test_a_program_that_answers(self, tmp_path: Path) -> None:
         tree = _proven(tmp_path, etcd)
         done = receive(tree, tmp_path)
         assert done.returncode == 0, done.stderr
 
+    @pytest.mark.process
     @pytest.mark.parametrize(
         "content",
         [
@@ -721,12 +731,14 @@ class TestProof:
         assert (old / "running").exists()
         assert not (tmp_path / ".state").exists()
 
+    @pytest.mark.process
     def test_a_user_that_is_not_made_yet(self, tmp_path: Path) -> None:
         path = f"{tmp_path}/opt/3.6.16"
         proof = Proof(path, "etcd", ("--version",), "no-such-user", "etcd Version: 3.6.16")
         tree = Tree(path, artifact(packed(tmp_path, etcd)), proof=proof)
         assert receive(tree, tmp_path).returncode == 0
 
+    @pytest.mark.process
     def test_from_its_final_place(self, tmp_path: Path) -> None:
         """A folder above it that the user may not enter."""
         with tempfile.TemporaryDirectory() as name:  # pytest's own folders are closed to others
@@ -743,6 +755,7 @@ class TestProof:
             assert not done.ok
             assert "does not answer as user nobody" in done.stderr
 
+    @pytest.mark.process
     def test_what_only_has_to_be_there(self, tmp_path: Path) -> None:
         (tmp_path / "run").write_text("")
         (tmp_path / "version.sh").write_text("VERSION=313\n")

@@ -105,6 +105,7 @@ class TestRelease:
 
 
 class TestWritten:
+    @pytest.mark.process
     def test_by_a_batch_once(self, tmp_path: Path) -> None:
         assert shell(batch([Change("a", "echo made >made")]), tmp_path).ok
         file = stored(tmp_path)
@@ -117,10 +118,12 @@ class TestWritten:
         assert (file.stat().st_ino, file.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
         assert read(tmp_path).values[tool_version.FACT] == OWN
 
+    @pytest.mark.process
     def test_before_a_change_that_fails(self, tmp_path: Path) -> None:
         assert not shell(batch([Change("a", "exit 1")]), tmp_path).ok
         assert stored(tmp_path).read_text() == f"{OWN}\n"
 
+    @pytest.mark.process
     def test_by_an_upload(self, tmp_path: Path) -> None:
         tree = Tree(f"{tmp_path}/opt/1", hosts.tarball(tmp_path))
         fleet = LocalFleet(tmp_path)
@@ -129,6 +132,7 @@ class TestWritten:
         assert (tmp_path / "opt/1/bin/tool").exists()
         assert stored(tmp_path / "a").read_text() == f"{OWN}\n"
 
+    @pytest.mark.process
     def test_by_a_question_which_may_make_a_key(self, tmp_path: Path) -> None:
         script = questions([Change("a", ask="echo yes", answer=str)])
         result = shell(f"umask 0\n{script}", tmp_path)
@@ -138,12 +142,14 @@ class TestWritten:
         assert stat.S_IMODE(stored(tmp_path).parent.stat().st_mode) == 0o755
         assert questions([Change("a", "true")]) == ""
 
+    @pytest.mark.process
     @pytest.mark.parametrize("content", ["0.0.9\n", "nonsense", "\x00\xff", f"{OWN}0\n", ""])
     def test_over_what_was_there(self, content: str, tmp_path: Path) -> None:
         put(tmp_path, content)
         assert shell(batch([Change("a", "true")]), tmp_path).ok
         assert stored(tmp_path).read_text() == f"{OWN}\n"
 
+    @pytest.mark.process
     def test_a_host_on_which_it_cannot_be_written_is_changed_nevertheless(
         self, tmp_path: Path
     ) -> None:
@@ -154,6 +160,7 @@ class TestWritten:
         assert result.stderr == ""
         assert (tmp_path / "made").exists()
 
+    @pytest.mark.process
     def test_a_look_writes_nothing(self, tmp_path: Path) -> None:
         assert tool_version.FACT not in read(tmp_path).values
         assert list(tmp_path.iterdir()) == []
@@ -166,12 +173,14 @@ class TestRead:
         if shutil.which(sh[0]) is None:
             pytest.skip(f"no {sh[0]} here")
 
+    @pytest.mark.process
     def test_the_version(self, sh: tuple[str, ...], tmp_path: Path) -> None:
         put(tmp_path, f"{NEWER}\n")
         assert read(tmp_path, sh).values[tool_version.FACT] == NEWER
         put(tmp_path, NEWER)  # a line without its end
         assert read(tmp_path, sh).values[tool_version.FACT] == NEWER
 
+    @pytest.mark.process
     @pytest.mark.parametrize(
         "content",
         [
@@ -189,6 +198,7 @@ class TestRead:
         assert seen.values.get(tool_version.FACT, "").isprintable()
         assert not (tmp_path / "x").exists()
 
+    @pytest.mark.process
     def test_what_is_no_file(self, sh: tuple[str, ...], tmp_path: Path) -> None:
         stored(tmp_path).parent.mkdir()
         os.mkfifo(stored(tmp_path))  # nobody writes into it: to open it would wait
@@ -262,6 +272,7 @@ def every(*machines: Machine) -> Mapping[Machine, Probe]:
 
 
 class TestRefused:
+    @pytest.mark.process
     def test_all_hosts_at_once(self, fleet: LocalFleet) -> None:
         fleet.changes = True
         for looking in (gather.gather_facts, gather.require_facts):
@@ -273,6 +284,7 @@ class TestRefused:
             assert refused.value.exit_code == 3
         assert gather.require_facts(fleet, every(B)).keys() == {B}
 
+    @pytest.mark.process
     def test_beside_the_hosts_that_cannot_be_asked(self, fleet: LocalFleet, tmp_path: Path) -> None:
         fleet.changes = True
         shutil.rmtree(tmp_path / "b")
@@ -283,6 +295,7 @@ class TestRefused:
         assert refused.value.id == "preflight-failed"
         assert [p.id for p in refused.value.problems] == ["tool-too-old", "host-output-unreadable"]
 
+    @pytest.mark.process
     def test_not_in_a_command_that_only_looks(self, fleet: LocalFleet) -> None:
         assert gather.require_facts(fleet, every(A, B, C)).keys() == {A, B, C}
 
@@ -330,6 +343,7 @@ class TestCommands:
         command(changes=changes)(body).body(Context(), **{**given, **options})
         return runs[0]
 
+    @pytest.mark.process
     def test_a_look_warns_once(self, capsys: pytest.CaptureFixture[str]) -> None:
         run = self.run(False, A, B, C)
         said = capsys.readouterr()
@@ -340,6 +354,7 @@ class TestCommands:
         ]
         assert run.version_notes() == []
 
+    @pytest.mark.process
     def test_a_change_is_refused_also_in_a_dry_run(
         self, capsys: pytest.CaptureFixture[str]
     ) -> None:
@@ -353,12 +368,14 @@ class TestCommands:
         assert line.startswith(f"  - a, c: last changed by version {NEWER}")
         assert line.endswith("[tool-too-old]")
 
+    @pytest.mark.process
     def test_a_change_of_hosts_of_this_version_says_nothing(
         self, capsys: pytest.CaptureFixture[str]
     ) -> None:
         self.run(True, B)
         assert capsys.readouterr() == ("", "")
 
+    @pytest.mark.process
     def test_a_change_warns_about_a_content_that_is_no_version_before_the_plan(
         self, capsys: pytest.CaptureFixture[str], tmp_path: Path
     ) -> None:
@@ -372,6 +389,7 @@ class TestCommands:
         assert first.endswith("[tool-version-unknown]")
         assert "a note" in second
 
+    @pytest.mark.process
     def test_workers_are_looked_at_before_etcd_is_restored(
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
@@ -408,6 +426,7 @@ class TestForgotten:
         units = [f"{root}/{name}" for name in UNITS]
         assert shell(tool_version.forget(units), root).ok
 
+    @pytest.mark.process
     def test_with_the_last_unit(self, tmp_path: Path) -> None:
         put(tmp_path, OWN)
         (tmp_path / UNITS[0]).write_text("[Unit]\nDescription=of somebody\n")
@@ -415,6 +434,7 @@ class TestForgotten:
         assert not stored(tmp_path).parent.exists()
         self.forget(tmp_path)
 
+    @pytest.mark.process
     def test_not_while_another_unit_of_this_tool_is_there(self, tmp_path: Path) -> None:
         put(tmp_path, OWN)
         (tmp_path / UNITS[1]).write_text("[Unit]\nX-Alluxio-Provision-Cluster=other\n")

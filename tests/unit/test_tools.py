@@ -71,11 +71,13 @@ def asked(tmp_path: Path, probe: Probe, *, changes: bool = True) -> HostFacts:
     return parse(hosts.run(whole(script(probe, changes=changes)).encode(), tmp_path), "infra0")
 
 
+@pytest.mark.process
 def test_a_host_with_everything_lacks_nothing(path: Path, tmp_path: Path) -> None:
     assert asked(tmp_path, Probe()).lacks == ()
     assert path.is_dir()
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("missing", sorted(tools.LOOK))
 def test_without_what_a_look_needs_nothing_is_known(
     missing: str, path: Path, tmp_path: Path
@@ -97,6 +99,7 @@ def test_without_what_a_look_needs_nothing_is_known(
         assert tools.LOOK[missing] in first.remedy
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("missing", sorted(tools.CHANGE))
 def test_what_only_changes_need_is_asked_by_them_alone(
     missing: str, path: Path, tmp_path: Path
@@ -113,6 +116,7 @@ def test_what_only_changes_need_is_asked_by_them_alone(
     assert tools.CHANGE[missing] in problem.remedy
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("program", "body", "what"),
     [
@@ -137,6 +141,7 @@ def test_a_program_that_cannot_do_what_is_needed(
     assert f"no {what}" in refused.value.problems[0].what
 
 
+@pytest.mark.process
 def test_systemd_that_does_not_answer_is_no_host_without_units(path: Path, tmp_path: Path) -> None:
     (path / "systemctl").write_text("#!/bin/sh\necho 'Failed to connect to bus' >&2\nexit 1\n")
     text = script(Probe(units=["etcd.service"])).replace("/run/systemd/system", str(tmp_path))
@@ -146,6 +151,7 @@ def test_systemd_that_does_not_answer_is_no_host_without_units(path: Path, tmp_p
     assert problem.what == ("systemd does not say which services run: Failed to connect to bus")
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(("said", "known"), [(["a"], False), (["a", "b"], True)])
 def test_systemd_that_ends_with_an_error(
     said: list[str], known: bool, path: Path, tmp_path: Path
@@ -163,6 +169,7 @@ def test_systemd_that_ends_with_an_error(
             parse(result, "infra0")
 
 
+@pytest.mark.process
 def test_destroy_and_looks_with_a_host_that_lacks_a_program(path: Path, tmp_path: Path) -> None:
     """`destroy` would say that there is nothing."""
     inventory = builders.inventory(None, etcd=builders.etcd(builders.member(1)))
@@ -205,6 +212,7 @@ def every_command(folder: Path) -> Iterator[tuple[str, str]]:
                 yield words[0], name
 
 
+@pytest.mark.long
 def test_every_program_of_a_script_is_asked_for(tmp_path: Path) -> None:
     known = SHELL | set(tools.LOOK) | set(tools.CHANGE) | set(ELSEWHERE)
     found = set(every_command(tmp_path))
@@ -212,6 +220,7 @@ def test_every_program_of_a_script_is_asked_for(tmp_path: Path) -> None:
     assert {"stat", "setpriv", "flock", "tar", "base64"} <= {c for c, _ in found}
 
 
+@pytest.mark.process
 def test_a_listener_that_ends_between_the_two_looks_is_none(path: Path, tmp_path: Path) -> None:
     """etcd that crashes again and again was "unknown (pid 0)"."""
     code = (
@@ -237,6 +246,7 @@ def test_a_listener_that_ends_between_the_two_looks_is_none(path: Path, tmp_path
         assert asked(tmp_path, Probe(ports=[port])).listeners == {}
 
 
+@pytest.mark.process
 def test_a_listener_whose_process_cannot_be_seen_stays_one(path: Path, tmp_path: Path) -> None:
     (path / "ls").unlink()
     (path / "ls").write_text("#!/bin/sh\n")

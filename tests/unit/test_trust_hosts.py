@@ -26,6 +26,7 @@ def _adds(path: Path, who: int) -> None:
         trust_file.append(path, [(f"host{who}-{number}", key(f"{who} {number}"))])
 
 
+@pytest.mark.process
 def test_two_that_write_at_once_lose_no_line(tmp_path: Path) -> None:
     path = tmp_path / "known_hosts"
     context = multiprocessing.get_context("fork")

@@ -233,6 +233,7 @@ def by_shell(script: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(run, check=False, capture_output=True, text=True)
 
 
+@pytest.mark.process
 def test_each_host_says_what_its_folders_hold(tmp_path: Path) -> None:
     for n, name in enumerate(("member", OLD, "member.before-restore-x y")):
         logs = tmp_path / name / "wal"
@@ -255,6 +256,7 @@ def test_each_host_says_what_its_folders_hold(tmp_path: Path) -> None:
     assert found["member.before-restore-empty"].ids is None
 
 
+@pytest.mark.process
 def test_a_restore_notes_which_data_it_puts_aside(tmp_path: Path) -> None:
     member = replace(CLUSTER.members[0], data_dir=str(tmp_path))
     new = tmp_path / f"restoring-{ID}"
@@ -317,6 +319,7 @@ def contents(data: Path) -> dict[str, list[str]]:
     return {d.name: [f.name for f in d.iterdir()] for d in data.iterdir()}
 
 
+@pytest.mark.process
 def test_the_old_data_comes_back_and_the_restored_is_kept(tmp_path: Path) -> None:
     make(tmp_path, "member", OLD)
     assert back(tmp_path) == 0
@@ -326,12 +329,14 @@ def test_the_old_data_comes_back_and_the_restored_is_kept(tmp_path: Path) -> Non
     }
 
 
+@pytest.mark.process
 def test_killed_between_the_renames_it_goes_on(tmp_path: Path) -> None:
     make(tmp_path, OLD)
     assert back(tmp_path) == 0
     assert contents(tmp_path) == {"member": [OLD]}
 
 
+@pytest.mark.process
 def test_other_data_under_the_name_does_not_come_back(tmp_path: Path) -> None:
     make(tmp_path, "member", OLD)
     member = replace(CLUSTER.members[0], data_dir=str(tmp_path))
@@ -352,6 +357,7 @@ def test_other_data_under_the_name_does_not_come_back(tmp_path: Path) -> None:
     assert by_shell(text).returncode == 0
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     "there", [("member",), ("member", OLD, "member.before-undo-20260103T000000Z")]
 )

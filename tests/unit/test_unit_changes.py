@@ -30,6 +30,7 @@ def calls(folder: Path) -> list[str]:
     return (folder / "calls").read_text().splitlines()
 
 
+@pytest.mark.process
 def test_a_unit_is_killed_whether_or_not_it_runs(tmp_path: Path) -> None:
     nothing_to_kill = 'case "$1" in kill | reset-failed) exit 1 ;; esac'
     assert sh(unit_changes.kill(UNIT), tmp_path, nothing_to_kill).returncode == 0
@@ -42,12 +43,14 @@ def test_a_unit_is_killed_whether_or_not_it_runs(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("verb", ["disable", "stop"])
 def test_a_unit_that_cannot_be_stopped_ends_the_script(tmp_path: Path, verb: str) -> None:
     fails = f'[ "$1" != {verb} ]'
     assert sh(unit_changes.kill(UNIT), tmp_path, fails).returncode != 0
 
 
+@pytest.mark.process
 def test_a_stopped_unit_goes_with_the_mark_of_its_restart(tmp_path: Path) -> None:
     path, mark = tmp_path / UNIT, restart_mark(UNIT)
     path.touch()
@@ -62,6 +65,7 @@ def test_a_stopped_unit_goes_with_the_mark_of_its_restart(tmp_path: Path) -> Non
     assert calls(tmp_path) == ["daemon-reload"]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(("code", "runs"), [(0, True), (3, False)])
 def test_data_are_not_changed_while_etcd_runs(tmp_path: Path, code: int, runs: bool) -> None:
     done = sh(f"{layout.refuse_running()}\necho on", tmp_path, f"exit {code}")
@@ -70,6 +74,7 @@ def test_data_are_not_changed_while_etcd_runs(tmp_path: Path, code: int, runs: b
     assert calls(tmp_path) == [f"is-active -q {UNIT}"]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("there", "low"), [(True, "nice -n 19 ionice -c 3"), (False, "nice -n 19")]
 )

@@ -493,6 +493,7 @@ def hop_of(step: Step) -> str:
     return step.title.rpartition(" ")[2]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5])
 @pytest.mark.parametrize(
     ("start", "target"),
@@ -929,6 +930,7 @@ class Version(BaseHTTPRequestHandler):
         """Nothing is written to stderr."""
 
 
+@pytest.mark.process
 def test_the_version_that_the_cluster_works_by_is_asked_of_the_member(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -124,6 +124,7 @@ def test_a_missing_argument(line: Line, program: Program, task: str) -> None:
     refused(line, program, task, "argument-missing", f": invoke {task} {name.upper()} [")
 
 
+@pytest.mark.long
 @both
 def test_an_argument_that_a_flag_stands_in_for(line: Line, program: Program) -> None:
     undo = "restore-etcd --undo --inventory nope.yml"
@@ -204,6 +205,7 @@ def test_another_program_may_load_the_tasks() -> None:
     usage.check(Program(), namespace)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("program", ["alluxio-provision", "invoke"])
 def test_a_reader_that_goes_away_is_no_error(program: str, unbuffered: str) -> None:

@@ -59,6 +59,7 @@ def test_which_arguments_may_be_left_out() -> None:
     assert {name: task.word for name, task in TASKS.items() if task.word} == LEFT_OUT
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("task", "before", "now"), OLD)
 def test_the_way_of_the_release_before(task: str, before: str, now: str) -> None:
     assert values(f"{task} {before}") == values(f"{task} {now}")
@@ -80,6 +81,7 @@ def test_an_old_option_is_no_option_of_today() -> None:
         assert not today & {*task.old}, name
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("task", [name for name, word in LEFT_OUT.items() if word == "limit"])
 def test_names_are_as_the_value_of_limit(task: str) -> None:
     (given,) = values(f"{task} 'worker[1-3],!worker2'")
