@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
+import importlib.machinery
+import importlib.util
 import os
 import signal
 import socket
@@ -16,6 +19,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import ModuleType
 
 ROOT = Path(__file__).resolve().parents[2]
 ARTIFACTS = ROOT / ".lab" / "artifacts"
@@ -134,6 +138,48 @@ def wait_for(address: str, port: int, process: subprocess.Popen[bytes] | None = 
             if time.monotonic() > deadline or (process and process.poll() is not None):
                 sys.exit(f"bench: nobody listens on {address}:{port}")
             time.sleep(0.05)
+
+
+#: A timing starts at a load below this; waited for at most so many seconds.
+QUIET_LOAD, QUIET_SECONDS = 1.0, 300
+
+
+def quiet() -> None:
+    """Wait until nothing else runs. Ends the program if something does all the time."""
+    deadline = time.monotonic() + QUIET_SECONDS
+    while os.getloadavg()[0] >= QUIET_LOAD:
+        if time.monotonic() > deadline:
+            sys.exit(f"bench: the load is {os.getloadavg()[0]:.1f}: a timing needs a quiet machine")
+        time.sleep(2)
+
+
+def compiled() -> None:
+    """As on everybody's machine: modules are compiled before, and output is buffered."""
+    for name in ("PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED"):
+        os.environ.pop(name, None)
+    subprocess.run(
+        [sys.executable, "-m", "compileall", "-q", str(ROOT / "provision"), str(ROOT / "tasks.py")],
+        check=True,
+    )
+
+
+def program(path: Path) -> ModuleType:
+    """A program without a suffix, as a module: bench/run, say."""
+    loader = importlib.machinery.SourceFileLoader(path.name, str(path))
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader(path.name, loader))  # type: ignore[arg-type]
+    sys.modules[path.name] = module
+    loader.exec_module(module)
+    return module
+
+
+def header(name: str) -> dict[str, object]:
+    """What every document of results begins with."""
+    return {
+        "schema": f"alluxio-provision/bench-{name}/1",
+        "at": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "revision": revision(),
+        "processors": os.cpu_count(),
+    }
 
 
 def revision() -> str:
