@@ -45,6 +45,7 @@ class Move(Resource):
                 f"(\n{proofs}{self.script()})",
                 restarts=(self.unit,),
                 seconds=900,
+                stops=(self.unit,) if facts.unit(self.unit).active == "active" else (),
             )
         ]
 
