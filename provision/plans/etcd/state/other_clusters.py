@@ -138,13 +138,14 @@ def with_data(
     serving: bool,
     more: Collection[str] = (),
 ) -> Others:
-    """``found``, with the clusters in the data of the members that could not be asked.
+    """``found``, with the clusters in the data of the members that could not be asked. What a
+    quorum has said stays as it is.
 
     The data may name clusters that are long gone. ``facts`` are of the members' hosts: others are
     left out. ``serving``: a majority of members runs, so workers may be live that no data here
     names; then ``found`` stays as it is. ``more`` are names from elsewhere.
     """
-    if not found.why or serving:
+    if not found.why or not found.state or serving:
         return found
     silent = [
         m
@@ -155,15 +156,18 @@ def with_data(
     ]
     probes = {m.machine: Probe(commands={_LABEL: names_in(m)}, addresses=False) for m in silent}
     said = gather.gather_facts(etcd.fleet, probes)[0] if probes else {}
-    names, unread = {*more}, []
+    names, unread, long = {*more}, [], []
     for m in silent:
         *lines, end = (_said(said, m)).splitlines() or [""]
-        names |= {printable(line, registrations.ID_LIMIT) for line in lines}
+        names |= {printable(line, registrations.ID_LIMIT) for line in lines[:LISTED]}
         if end != _END:
             unread.append(m.name)
+        elif len(lines) > LISTED:
+            long.append(m.name)
     live = dict.fromkeys(sorted(names - {inventory.cluster}), None) | dict(found.live)
     by = (*found.by, *(m.name for m in silent if m.name not in unread))
-    why = f"the data of {', '.join(unread)} could not be read" if unread else ""
+    why = f"the data of {', '.join(long)} names more than {LISTED} clusters" if long else ""
+    why = f"the data of {', '.join(unread)} could not be read" if unread else why
     return replace(found, live=live, why=why, by=by)
 
 
@@ -179,7 +183,7 @@ def names_in(member: EtcdMember) -> str:
         # A disk that fails in the middle must not hide a name: it is shown as one.
         f'for f in {files}; do [ ! -e "$f" ] || tr "\\000" "\\n" <"$f" || '
         f"echo {shlex.quote(f'/DHT/{_UNREAD}/')}; done | {only} | "
-        f"cut -d / -f 3 | sort -u | head -n {LISTED}\necho {shlex.quote(_END)}"
+        f"cut -d / -f 3 | sort -u | head -n {LISTED + 1}\necho {shlex.quote(_END)}"
     )
     return safely.as_owner(member.data_dir, script, seconds=READ_SECONDS)
 
