@@ -256,6 +256,26 @@ class TestEveryWay:
         assert done == ["healthy"] * 3
 
 
+def test_a_replacement_at_another_address(others: InEtcd, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The member has other data, and answers at the URL that ends."""
+    odd = Comparison(9, {1: ("infra1", "infra2", "infra3"), 2: ("infra4",)}, 4)
+    monkeypatch.setattr(hashes, "compare", lambda *_: odd)
+    there = four()
+
+    def way(*lock_out: str, agreed: bool = False) -> Plan:
+        new = moved(there)
+        return of(replace_member.plan, there, "infra4", *lock_out, cluster=new, agreed=agreed)[0]
+
+    others.live = {"team": 3}
+    with pytest.raises(PreflightFailed, match="other clusters use this etcd"):
+        way(agreed=True)
+    assert Effect.CLIENTS in way("team").effects
+    others.live, others.complete = {}, False
+    with pytest.raises(PreflightFailed, match="not known"):
+        way()
+    assert Effect.CLIENTS in way(agreed=True).effects
+
+
 class TestNobodyIsCutOff:
     """Nobody is asked for, and no consent is needed."""
 
