@@ -380,8 +380,14 @@ REMEDIES: dict[str, Row | NoRow] = {
             ),
         },
         end="no member listens at a former client URL",
-        named=("deploy-etcd", "deploy-etcd --no-workers", "render-client-config"),
-        why="the text says: deploy-etcd again, and without --no-workers",
+        named=(
+            "deploy-etcd",
+            "deploy-etcd --no-workers",
+            "deploy-etcd --other-clusters-unknown",
+            "render-client-config",
+        ),
+        why="the text says: deploy-etcd again, and without --no-workers; the word for an etcd that "
+        "cannot be asked: tests/unit/test_client_urls.py",
     ),
     "clock-skew": Row(
         _unit("preflight", "clocks[-2-True]"),
@@ -1083,6 +1089,7 @@ REMEDIES: dict[str, Row | NoRow] = {
         },
         end="the cluster is gone from its hosts",
         named=(
+            "clean-host",
             "deploy-etcd",
             "explain",
             "list-clusters",

@@ -19,13 +19,15 @@ from provision.alluxio.commands.nodes import InfoNodes
 from provision.alluxio.membership import clusters, registrations
 from provision.alluxio.membership.watch_cache import WatchCache
 from provision.check_nodes import State, collect
-from provision.errors import ProvisionError
+from provision.errors import PreflightFailed, ProvisionError
 from provision.etcd.api.client import EtcdClient
 from provision.etcd.api.errors import EtcdError, EtcdRefused, EtcdTooMuch, EtcdUnreachable, Reason
 from provision.etcd.api.values import Changes, Endpoint
 from provision.etcd.cluster import health
 from provision.etcd.cluster.handle import Etcd
 from provision.inventory.resolved import Inventory
+from provision.plans.etcd.state import other_clusters
+from provision.plans.etcd.state.other_clusters import Harm
 from provision.ssh.session import Fleet
 from tests.component.conftest import Boot
 from tests.component.hostile_etcd import Hostile
@@ -481,7 +483,7 @@ class TestViews:
             "below /DHT/c/AUTHORIZED/: more than 3000 keys"
         )
         assert seen.exit_code == 1
-        listed = clusters.look(inventory, etcd, partial=True)
+        listed = clusters.look(inventory, etcd)
         assert [(c.name, c.live) for c in listed.clusters] == [("c", 1)]
         assert listed.document()["cut"] == "below /DHT/: more than 3000 keys"
 
@@ -490,7 +492,17 @@ class TestViews:
     ) -> None:
         inventory, client = filled
         etcd = Etcd(inventory.etcd, fleet)
-        assert refused(client, lambda: clusters.look(inventory, etcd)).id == "etcd-answer-cut"
+        others = other_clusters.look(inventory, etcd)
+        assert others.why == "not everything was read: below /DHT/: more than 3000 keys"
+        with pytest.raises(PreflightFailed, match="not known whether other clusters"):
+            other_clusters.require(etcd, others, Harm("", ""))
+        # The live workers that were read are confirmed: no word covers them.
+        client.put("/DHT/team/AUTHORIZED/w1", "{}")
+        client.put("/ServiceDiscovery/team/w1", "{}", lease=client.lease_grant(60))
+        others = other_clusters.look(inventory, etcd)
+        with pytest.raises(PreflightFailed) as live:
+            other_clusters.require(etcd, others, Harm("", ""), agreed=True)
+        assert live.value.id == "other-clusters-live"
         error = refused(client, lambda: registrations.read(client, "c"))
         assert error.id == "etcd-answer-cut"
         client.delete("/DHT/c/AUTHORIZED/x00000")

@@ -306,22 +306,22 @@ def test_a_port_that_is_taken_is_not_chosen(
     session(etcd).before = ports.append
     with socket.create_server(("127.0.0.1", 0)) as taken:
         there = taken.getsockname()[1] - beside
-        monkeypatch.setattr(scratch, "_candidates", lambda: [there])
+        monkeypatch.setattr(scratch, "candidates", lambda: [there])
         with pytest.raises(PreflightFailed) as none:
             snapshot_proof.prove(etcd, file, backup_etcd.check(file), WORKERS)
         assert f"none of these ports is free there: {there}" in none.value.problems[0].what
         assert not ports  # nothing was restored yet
         free = next(p for p in range(20000, 30000) if not {p, p + 1} & {there, there + 1})
-        monkeypatch.setattr(scratch, "_candidates", lambda: [there, free, free + 2])
+        monkeypatch.setattr(scratch, "candidates", lambda: [there, free, free + 2])
         snapshot_proof.prove(etcd, file, backup_etcd.check(file), WORKERS)
     assert ports[0] in (free, free + 2)
 
 
 def test_who_has_a_port(tmp_path: Path) -> None:
-    assert hosts.shell(f"{scratch._PORTS}\nfree", tmp_path).stdout == ""
+    assert hosts.shell(f"{scratch.PORTS}\nfree", tmp_path).stdout == ""
     (port,) = free_ports(1)
     with socket.create_server(("::1", port), family=socket.AF_INET6):
-        done = hosts.shell(f"{scratch._PORTS}\nfree {port} {port - 1}; holders {port}", tmp_path)
+        done = hosts.shell(f"{scratch.PORTS}\nfree {port} {port - 1}; holders {port}", tmp_path)
     assert done.stdout.startswith(f"port {port} is taken by ")
     assert f"(pid {os.getpid()})" in done.stdout
 
@@ -463,21 +463,41 @@ def test_a_forced_member_is_asked(survivor: tuple[Any, Any], releases: Path) -> 
     assert stamp.read_text() == f"{MARK.id}\n"
 
 
-def test_another_one_on_its_port_is_not_believed(
-    survivor: tuple[Any, Any], boot: Boot, releases: Path
+def test_a_forced_member_takes_no_port_that_is_taken(
+    survivor: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch, releases: Path
 ) -> None:
-    """The one on the port answers at once and for ever; the member has not started yet."""
     cluster, chosen = survivor
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        there = taken.getsockname()[1]
+        monkeypatch.setattr(scratch, "candidates", lambda: [there])
+        done = hosts.do([recover_etcd._force(cluster, chosen, MARK)], releases)
+        assert not done.ok
+        assert f"none of these ports of 127.0.0.1 is free: {there}" in done.stderr
+        (free,) = free_ports(1)
+        monkeypatch.setattr(scratch, "candidates", lambda: [there, free])
+        done = hosts.do([recover_etcd._force(cluster, chosen, MARK)], releases)
+    assert done.ok, done.stderr
+
+
+def test_another_one_on_its_port_is_not_believed(
+    survivor: tuple[Any, Any], boot: Boot, releases: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes the port between the look and the start. It answers at once and for ever; the member
+    has not started yet."""
+    cluster, chosen = survivor
+    (port,) = free_ports(1)
+    monkeypatch.setattr(scratch, "candidates", lambda: [port])
+    monkeypatch.setattr(scratch, "PORTS", f'{scratch.PORTS}\nfree() {{ echo "$1"; }}')
     change = recover_etcd._force(cluster, chosen, MARK)
-    found = re.search(r"http://127\.0\.0\.1:(\d+)", change.script)
-    assert found is not None
     with boot() as own:
         thief = Thief(own.cluster.members[0].client_port)
-        thief.take(int(found[1]))
+        thief.take(port)
         with contextlib.closing(thief):
             done = hosts.do([change], releases)
     assert not done.ok
     assert "address already in use" in done.stderr
+    assert f"port {port} is taken by " in done.stderr
+    assert f"(pid {os.getpid()})" in done.stderr
     assert not (Path(chosen.data_dir) / "member/recovered-by").exists()
 
 

@@ -74,6 +74,10 @@ Changes = Mapping[str, Any]
 Snapshot = Mapping[str, Sequence[str]]
 
 
+#: Another one after each boot.
+BOOT = "/proc/sys/kernel/random/boot_id"
+
+
 class Host:
     """One host of the lab, as root over a connection that stays open."""
 
@@ -121,6 +125,18 @@ class Host:
         """Write a file that anyone may read, and the folders above it."""
         command = f"sudo sh -c 'mkdir -p $(dirname {path}); cat >{path}'"
         subprocess.run([*self._ssh, self.name, command], input=content, check=True)
+
+    def reboot(self) -> None:
+        """Boot again, and wait until the host can be worked on."""
+        before = self.read(BOOT)
+        self.run("systemctl --no-block reboot", check=False)
+        wait_until(lambda: self._boot() not in ("", before), f"{self} has booted", seconds=180)
+
+    def _boot(self) -> str:
+        try:
+            return self.run(f"cat {BOOT}", timeout=5)
+        except (AssertionError, subprocess.TimeoutExpired):
+            return ""
 
     def show(self, unit: str, *properties: str) -> dict[str, str]:
         """Properties of a systemd unit."""

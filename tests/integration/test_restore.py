@@ -210,6 +210,27 @@ def test_a_killed_restore_can_be_undone(lab: Lab, saved: Path) -> None:
     require_undone(lab, before)
 
 
+def test_a_host_that_boots_amid_a_restore_starts_nothing(lab: Lab, saved: Path) -> None:
+    """Neither the old data, which would be another cluster, nor the new one beside members that are
+    not restored."""
+    running = lab.start("restore-etcd", None, str(saved), *CONSENT)
+    running.wait_for("restore every member")
+    running.kill()
+    host = lab.etcd[1]
+    host.reboot()
+    assert host.show("etcd", "ActiveState", "UnitFileState") == {
+        "ActiveState": "inactive",
+        "UnitFileState": "disabled",
+    }
+    lab.invoke("deploy-etcd").expect(3, "a restore or a recovery is not finished")
+    lab.invoke("restore-etcd", None, str(saved), *CONSENT).expect(0)
+    assert has(lab, "/later") == [False] * 3
+    assert len({*ids(lab)}) == 1
+    lab.invoke("check-nodes").expect(0, "2 workers: 2 LIVE")
+    host.reboot()
+    wait_until(lambda: lab.invoke("check-nodes").code == 0, "it serves again", seconds=120)
+
+
 def test_a_snapshot_of_another_cluster_wants_its_name(lab: Lab, tmp_path: Path) -> None:
     """The names of the clusters in the file: another one only, and none at all."""
     prefixes = [f"/DHT/{CLUSTER}/", f"/ServiceDiscovery/{CLUSTER}/"]

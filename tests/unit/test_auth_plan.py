@@ -133,17 +133,17 @@ class World:
             inventory = self.inventory
             return auth.observe(inventory, Etcd(inventory.etcd, fleet))
 
-    def enable(self, *lock_out: str, **state: Any) -> Plan:
+    def enable(self, *lock_out: str, agreed: bool = False, **state: Any) -> Plan:
         with Fleet(1) as fleet:
             inventory = self.inventory
-            seen = self.state(**state)
-            return auth.enable(inventory, Etcd(inventory.etcd, fleet), seen, lock_out)
+            etcd, seen = Etcd(inventory.etcd, fleet), self.state(**state)
+            return auth.enable(inventory, etcd, seen, lock_out, agreed=agreed)
 
-    def disable(self, *lock_out: str, **state: Any) -> Plan:
+    def disable(self, *lock_out: str, agreed: bool = False, **state: Any) -> Plan:
         with Fleet(1) as fleet:
             inventory = self.inventory
-            seen = self.state(**state)
-            return auth.disable(inventory, Etcd(inventory.etcd, fleet), seen, lock_out)
+            etcd, seen = Etcd(inventory.etcd, fleet), self.state(**state)
+            return auth.disable(inventory, etcd, seen, lock_out, agreed=agreed)
 
     def unit(self, number: int, **changed: Any) -> None:
         assert self.alluxio is not None
@@ -245,7 +245,7 @@ class TestEnable:
         assert {way for way, _ in world.etcd.clients} == {"any"}
 
     def test_a_second_run_finds_what_is_left(self, world: World) -> None:
-        state = {
+        state: dict[str, Any] = {
             "enabled": True,
             "users": {"alluxio": ("alluxio",)},
             "roles": {"alluxio": tuple(reversed(RIGHTS))},
@@ -326,6 +326,18 @@ class TestOthers:
         ]
         assert world.enable(others=Others({"e": 0})).notes[0].severity == "warning"
 
+    def test_the_word_is_for_what_cannot_be_found_out(self, world: World) -> None:
+        """With more keys than are read, authentication could never be turned on."""
+        others = Others({"e": 0}, why="not everything was read")
+        with pytest.raises(PreflightFailed) as refused:
+            world.enable(others=others)
+        assert refused.value.id == "other-clusters-unknown"
+        assert refused.value.problems[-1].remedy.endswith("--other-clusters-unknown c")
+        notes = world.enable(others=others, agreed=True).notes
+        assert [n.id for n in notes] == ["other-clusters-unknown"]  # e may have live workers
+        with pytest.raises(PreflightFailed, match="other clusters use this etcd"):
+            world.enable(others=replace(others, live={"d": 2}), agreed=True)
+
     def test_who_is_locked_out_already_is_not_asked_for(self, world: World) -> None:
         assert world.enable(others=Others({"d": 2}), enabled=True).notes == ()
 
@@ -351,6 +363,11 @@ class TestDisable:
         others = Others({"d": 2, "e": 0})
         with pytest.raises(PreflightFailed, match="other clusters use this etcd"):
             world.disable(enabled=True, others=others)
+        unknown = Others(why="not everything was read")
+        with pytest.raises(PreflightFailed, match="not known") as refused:
+            world.disable(enabled=True, others=unknown)
+        assert refused.value.problems[-1].remedy.endswith("--other-clusters-unknown c")
+        assert world.disable(enabled=True, others=unknown, agreed=True).notes
         [note] = world.disable("d", enabled=True, others=others).notes
         assert (note.where, note.severity) == ("cluster d", "warning")
         assert world.disable(enabled=False, others=others).notes == ()

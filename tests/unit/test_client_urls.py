@@ -310,9 +310,32 @@ def test_a_cluster_that_comes_meanwhile_keeps_it(
 
 def test_what_cannot_be_found_out_keeps_it(plan: Callable[..., Plan], others: Others) -> None:
     others.complete = False
-    assert "does not let" in left(plan(World()))
+    assert "this cluster only" in left(plan(World()))
     others.error = Unhealthy("no etcd member serves reads", id="quorum-lost")
     assert "no etcd member serves reads" in left(plan(World()))
+    remedy = "if no other cluster uses it: --other-clusters-unknown c"
+    assert plan(World()).left[0].remedy == remedy
+
+
+def test_the_word_is_for_what_cannot_be_found_out(
+    plan: Callable[..., Plan], others: Others, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not for live workers that etcd names, neither now nor when the URL goes."""
+    free = Gate("others", lambda: None)
+    monkeypatch.setattr(gates, "require_others_healthy", lambda *_: free)
+    others.error = Unhealthy("no etcd member serves reads", id="quorum-lost")
+    assert titles(plan(World(), agreed=True))[-1] == drops("infra1")
+    others.error, others.complete = None, False
+    made = plan(World(), agreed=True)
+    ids = ["other-clusters-unknown", "client-url-former"]
+    assert [n.id for n in made.notes] == ids
+    before = made.steps[-1].before
+    assert before is not None
+    before.check()
+    others.live = {"team": 1}
+    with pytest.raises(Unhealthy, match="former client URLs stay"):
+        before.check()
+    assert "team (1 live)" in left(plan(World(), agreed=True))
 
 
 def test_a_sick_member_keeps_it(plan: Callable[..., Plan]) -> None:

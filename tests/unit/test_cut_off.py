@@ -38,6 +38,7 @@ class InEtcd:
     def __init__(self) -> None:
         self.live: dict[str, int] = {}
         self.complete = True
+        self.cut = ""
         self.error: ProvisionError | None = None
         self.asked = 0
 
@@ -47,7 +48,7 @@ class InEtcd:
             raise self.error
         found = [Cluster("c", 2, 2, clusters.OURS, ())]
         found += [Cluster(name, n, n, "", ()) for name, n in self.live.items()]
-        return Clusters(tuple(found), self.complete, 1)
+        return Clusters(tuple(found), self.complete, 1, self.cut)
 
 
 @pytest.fixture
@@ -79,10 +80,11 @@ def of(
     name: str,
     *lock_out: str,
     cluster: EtcdCluster | None = None,
+    agreed: bool = False,
 ) -> tuple[Plan, Etcd]:
     cluster = cluster or there.cluster
     inventory = builders.inventory(None, etcd=cluster, alluxio=None)
-    chosen = Options(write=False, workers=False, lock_out=lock_out)
+    chosen = Options(write=False, workers=False, lock_out=lock_out, agreed=agreed)
     with Fleet(1) as fleet:
         etcd = Etcd(cluster, fleet)
         return make(inventory, etcd, there.observed(cluster), name, chosen), etcd
@@ -98,12 +100,16 @@ def moved(there: Running) -> EtcdCluster:
     return replace(there.cluster, members=(*rest, replace(last, address="10.0.9.4")))
 
 
-def removed(there: Running, *lock_out: str) -> tuple[Plan, Etcd]:
-    return of(remove_member.plan, there, "infra4", *lock_out)
+def removed(there: Running, *lock_out: str, agreed: bool = False) -> tuple[Plan, Etcd]:
+    return of(remove_member.plan, there, "infra4", *lock_out, agreed=agreed)
 
 
 def deployed(
-    there: Running, cluster: EtcdCluster, *lock_out: str, remove: str = "infra4"
+    there: Running,
+    cluster: EtcdCluster,
+    *lock_out: str,
+    remove: str = "infra4",
+    agreed: bool = False,
 ) -> tuple[Plan, Etcd]:
     from provision.plans.etcd import deploy_etcd
 
@@ -112,7 +118,13 @@ def deployed(
         etcd = Etcd(cluster, fleet)
         seen = there.observed(cluster)
         plan = deploy_etcd.plan(
-            inventory, etcd, seen, write=False, remove=[remove], lock_out=lock_out
+            inventory,
+            etcd,
+            seen,
+            write=False,
+            remove=[remove],
+            lock_out=lock_out,
+            agreed=agreed,
         )
         return plan, etcd
 
@@ -120,9 +132,11 @@ def deployed(
 #: Every way in which a member leaves the client URL at which it answers.
 WAYS: dict[str, Callable[..., tuple[Plan, Etcd]]] = {
     "remove-member": removed,
-    "deploy-etcd --remove": lambda there, *lock_out: deployed(there, undeclared(there), *lock_out),
-    "deploy-etcd, another address": lambda there, *lock_out: deployed(
-        there, moved(there), *lock_out
+    "deploy-etcd --remove": lambda there, *lock_out, **word: deployed(
+        there, undeclared(there), *lock_out, **word
+    ),
+    "deploy-etcd, another address": lambda there, *lock_out, **word: deployed(
+        there, moved(there), *lock_out, **word
     ),
 }
 
@@ -164,6 +178,40 @@ class TestEveryWay:
         assert "team (2 live workers)" in refused.value.problems[-1].what
         way(four(), "team")
 
+    def test_the_word_is_for_what_cannot_be_found_out(
+        self, way: Callable[..., tuple[Plan, Etcd]], others: InEtcd, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """With more keys than are read, a member could never leave: the operator's word is enough.
+        It covers no live workers that etcd itself names."""
+        free = Gate("free", lambda: None)
+        monkeypatch.setattr(gates, "all_healthy", lambda *_, **__: free)
+        monkeypatch.setattr(gates, "require_others_healthy", lambda *_: free)
+        others.cut = "below /DHT/: more than 300000 keys"
+        with pytest.raises(PreflightFailed) as refused:
+            way(four())
+        last = refused.value.problems[-1]
+        cut = f"not everything was read: {others.cut}"
+        assert (refused.value.id, last.what) == ("other-clusters-unknown", cut)
+        assert last.remedy.endswith(
+            "if no other cluster needs this etcd: --other-clusters-unknown c"
+        )
+        plan, etcd = way(four(), agreed=True)
+        assert [n.what for n in plan.notes if n.id == "other-clusters-unknown"] == [
+            f"other clusters are not looked for (--other-clusters-unknown): {cut}"
+        ]
+        assert Guard.OTHER_CLUSTERS in etcd.learned.passed
+        (step,) = [s for s in plan.steps if Effect.CLIENTS in s.effects]
+        assert step.before is not None
+        step.before.check()
+        others.live = {"team": 1}
+        with pytest.raises(Unhealthy) as late:
+            step.before.check()
+        assert late.value.id == "other-clusters-live"
+        with pytest.raises(PreflightFailed) as refused:
+            way(four(), agreed=True)
+        assert refused.value.id == "other-clusters-live"
+        way(four(), "team", agreed=True)
+
     def test_a_plan_that_does_not_ask_is_refused(
         self,
         way: Callable[..., tuple[Plan, Etcd]],
@@ -171,7 +219,7 @@ class TestEveryWay:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         """However it is made: the guard follows from the effect."""
-        monkeypatch.setattr(cut_off, "ask", lambda _inventory, _etcd, steps, *_: (steps, ()))
+        monkeypatch.setattr(cut_off, "ask", lambda _i, _e, steps, *_, **__: (steps, ()))
         plan, etcd = way(four())
         assert Guard.OTHER_CLUSTERS in required(plan.command, plan.effects)
         etcd.learned.passed.add(Guard.UNFINISHED)
@@ -206,6 +254,26 @@ class TestEveryWay:
         assert late.value.id == "other-clusters-live"
         assert [p.where for p in late.value.problems if p.severity == "error"] == ["cluster late"]
         assert done == ["healthy"] * 3
+
+
+def test_a_replacement_at_another_address(others: InEtcd, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The member has other data, and answers at the URL that ends."""
+    odd = Comparison(9, {1: ("infra1", "infra2", "infra3"), 2: ("infra4",)}, 4)
+    monkeypatch.setattr(hashes, "compare", lambda *_: odd)
+    there = four()
+
+    def way(*lock_out: str, agreed: bool = False) -> Plan:
+        new = moved(there)
+        return of(replace_member.plan, there, "infra4", *lock_out, cluster=new, agreed=agreed)[0]
+
+    others.live = {"team": 3}
+    with pytest.raises(PreflightFailed, match="other clusters use this etcd"):
+        way(agreed=True)
+    assert Effect.CLIENTS in way("team").effects
+    others.live, others.complete = {}, False
+    with pytest.raises(PreflightFailed, match="not known"):
+        way()
+    assert Effect.CLIENTS in way(agreed=True).effects
 
 
 class TestNobodyIsCutOff:

@@ -25,10 +25,28 @@ def test_every_schema_of_a_document_is_listed() -> None:
 
 
 def test_every_test_that_the_threat_model_names_is_there() -> None:
-    named = set(re.findall(r"`(test_\w+)`", _text(REPO / "docs" / "security.md")))
-    there = "\n".join(p.read_text(encoding="utf-8") for p in (REPO / "tests").rglob("test_*.py"))
-    assert named
-    assert sorted(n for n in named if f"def {n}(" not in there) == []
+    text, files = _text(REPO / "docs" / "security.md"), [*(REPO / "tests").rglob("test_*.py")]
+    there = "\n".join(map(_text, files))
+    functions, classes = re.findall(r"`(test_\w+)`", text), re.findall(r"`(Test\w+)`", text)
+    assert functions
+    assert [n for n in functions if f"def {n}(" not in there] == []
+    assert [n for n in classes if not re.search(rf"^class {n}\b", there, re.MULTILINE)] == []
+    places = re.findall(r"`(?:tests/\w+/)?(test_\w+\.py)`", text)
+    assert {*places} <= {f.name for f in files}
+    assert [p for p in re.findall(r"`(tests/[^`]+)`", text) if not (REPO / p).exists()] == []
+
+
+def test_every_claim_of_the_threat_model_names_a_test() -> None:
+    text = _text(REPO / "docs" / "security.md")
+    claims = [p for p in text.split("\n\n") if p.startswith("**")]
+    assert len(claims) > 9
+    rows = re.findall(r"^\| [^-].* \|$", text.partition("| claim | test |")[2], re.MULTILINE)
+    assert len(rows) > 12
+    assert [c for c in (*claims, *rows) if not re.search(r"`(tests/\w+/)?[tT]est_?\w+", c)] == []
+    on_hosts = _text(REPO / "tests" / "integration" / "test_service_users.py")
+    starred = re.findall(r"`(test_\w+)`\*", text)
+    assert starred
+    assert [n for n in starred if f"def {n}(" not in on_hosts] == []
 
 
 def test_every_task_is_in_the_readme() -> None:

@@ -162,6 +162,19 @@ class TestAnEtcdThatIsDown:
         assert len(world.ask("te\ufffdam")) == 2
         assert "are not looked for" in world.ask(word="c")[0]
 
+    def test_more_names_than_a_host_lists_are_not_known(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Somebody has written names that come before the real ones."""
+        monkeypatch.setattr(other_clusters, "LISTED", 3)
+        world.stored["infra2"] = "a\nb\nc\nend of clusters"
+        assert world.ask("a", "b")
+        world.stored["infra2"] = "a\nb\nc\nd\nend of clusters"
+        id, what, _ = world.refused("a", "b")
+        assert id == "other-clusters-unknown"
+        assert what == "the data of infra2 names more than 3 clusters"
+        assert world.ask(word="c")
+
     def test_names_in_the_snapshot_are_asked_for(self, world: World) -> None:
         assert "team (perhaps" in world.refused(more=("c", "team"))[1]
         assert world.ask("team", more=("c", "team"))
@@ -180,6 +193,15 @@ class TestAnEtcdThatIsDown:
         assert world.ask(word="c")
         world.active = {"infra1"}
         assert world.ask()
+
+    def test_what_etcd_has_said_with_a_quorum_stays(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Its answer was cut; no data that is read says more than that."""
+        cut = Others({"seen": 0}, why="not everything was read")
+        monkeypatch.setattr(other_clusters, "look", lambda *_: cut)
+        assert world.refused()[1] == cut.why
+        assert world.asked == []
 
     def test_a_run_that_goes_on_asks_nobody(self, world: World) -> None:
         """It has stopped the members itself."""
@@ -213,6 +235,18 @@ def test_the_names_in_the_data_of_a_host(tmp_path: Path, unreadable: str, gone: 
     lines = by_shell(hosts.given(tmp_path), other_clusters.names_in(member)).splitlines()
     names = ["a b", "ä"] if gone else ["a b", "c", "ä"]
     assert lines == ([] if unreadable else [*names, "end of clusters"])
+
+
+def test_a_host_lists_no_more_names_than_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One more shows that there are more."""
+    monkeypatch.setattr(other_clusters, "LISTED", 2)
+    member = builders.member(1, data_dir=str(tmp_path))
+    (tmp_path / "member/snap").mkdir(parents=True)
+    (tmp_path / "member/snap/db").write_bytes(b"".join(b"/DHT/%d/" % n for n in range(9)))
+    lines = by_shell(hosts.given(tmp_path), other_clusters.names_in(member)).splitlines()
+    assert lines == ["0", "1", "2", "end of clusters"]
 
 
 @pytest.mark.process

@@ -15,7 +15,7 @@ from provision.etcd.member import desired as member
 from provision.host.diff import batch, changes
 from provision.host.facts import HostFacts, UnitState
 from provision.host.proof import Proof
-from provision.host.resources import Resource, Tree, Unit
+from provision.host.resources import Move, Resource, Tree, Unit
 from provision.inventory.model import Source
 from provision.plans.alluxio import masters
 from tests.unit import builders, hosts
@@ -96,6 +96,17 @@ def _alluxio(facts: HostFacts, jdk: Artifact | None) -> list[tuple[Resource, ...
     ]
 
 
+def test_a_worker_is_not_stopped_for_its_metastore_before_that() -> None:
+    """An earlier version of this tool left the metastore in the release's folder."""
+    jdk = Artifact(Path("jdk-11.tar.gz"), "b" * 64, 1)
+    old = hosts.facts(commands={"old-metastore": "/opt/alluxio/312/metastore\n"})
+    made, _ = _alluxio(old, jdk)
+    (move,) = [r for r in made if isinstance(r, Move)]
+    (unit,) = units(made)
+    assert len(unit.proofs) == 2
+    assert move.proofs == unit.proofs
+
+
 def test_workers_and_masters() -> None:
     jdk = Artifact(Path("jdk-11.tar.gz"), "b" * 64, 1)
     version, home = "libexec/version.sh", "/opt/alluxio/313"
@@ -104,7 +115,7 @@ def test_workers_and_masters() -> None:
         java = Proof("/opt/java/jdk-11", "bin/java", ("-version",), "alluxio")
         assert [unit.proofs for unit in units(made)] == [(release, java)]
         trees = [r for r in made if isinstance(r, Tree)]
-        assert [tree.proof for tree in trees] == [java, None]
+        assert [tree.proof for tree in trees] == [java, release]
     own = hosts.facts(commands={"java-home": "/usr/lib/jvm/java-11\n"})
     for made in _alluxio(own, None):
         java = Proof("/usr/lib/jvm/java-11", "bin/java", ("-version",), "alluxio")

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from provision import bounds
 from provision.errors import PreflightFailed, Problem, Unhealthy, UsageError
 from provision.etcd.api import paging
 from provision.etcd.api.errors import EtcdUnreachable, Reason
@@ -267,6 +268,54 @@ class TestWhatIsRead:
         prove(served)
         assert "hash" in served.calls
         assert served.timeout == 32.0  # 10 MiB take two seconds
+
+
+class Endless(Scratch):
+    """A host that was taken over answers in the scratch member's place: its keys have no end. Each
+    page comes after ``seconds`` of ``clock``."""
+
+    def __init__(self, size: int, seconds: float = 0.0) -> None:
+        super().__init__()
+        self.size, self.seconds, self.now, self.given = size, seconds, 0.0, 0
+
+    def interval(
+        self, start: bytes, end: bytes, *, keys_only: bool = False, limit: int | None = None
+    ) -> tuple[int, list[KeyValue]]:
+        self.now += self.seconds
+        assert self.given < 100_000, "no end"
+        first = self.given
+        self.given += 1000
+        keys = (b"/DHT/%09d/" % n for n in range(first, self.given))
+        return 9, [KeyValue(k.ljust(self.size, b"x"), b"", 0, 1, 1, 1) for k in keys]
+
+
+class TestTheEnd:
+    """The file's own size is the limit of what a scratch member may give of it."""
+
+    def test_in_bytes(self, prove: Prove) -> None:
+        endless = Endless(500)
+        with pytest.raises(PreflightFailed) as refused:
+            prove(endless)
+        # The file has 10 MiB, and three hosts are tried.
+        assert endless.given * 500 < 3 * (11 << 20)
+        assert refused.value.id == "backup-unproven"
+        what = refused.value.problems[0].what
+        assert what == "the scratch member gives more than the file has: somebody answers for it"
+
+    def test_in_seconds(self, prove: Prove, monkeypatch: pytest.MonkeyPatch) -> None:
+        endless = Endless(20, seconds=200.0)
+        monkeypatch.setattr(time, "monotonic", lambda: endless.now)
+        with pytest.raises(PreflightFailed) as refused:
+            prove(endless)
+        assert endless.given == 3 * 4000
+        assert refused.value.problems[0].what == "the scratch member gave no more keys in 640 s"
+
+    def test_in_names(self, prove: Prove, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The inventory's own is never cut: without it the snapshot would be another cluster's."""
+        monkeypatch.setattr(bounds, "CLUSTERS", 3)
+        proof = prove(Scratch(OURS, *(f"/DHT/a{n}/AUTHORIZED/w" for n in range(5))))
+        assert proof.clusters == ("a0", "a1", "a2", "c")
+        assert proof.keys == 6
 
 
 class TestTheLogin:

@@ -16,6 +16,7 @@ from provision.alluxio.worker.desired import Artifacts
 from provision.host import safely
 from provision.host.diff import Change, changes
 from provision.host.predict import after
+from provision.host.proof import Proof
 from provision.host.resources import MARKER, Move, Tree
 from provision.inventory.model import PageStore
 from provision.inventory.resolved import AlluxioCluster, AlluxioWorker
@@ -175,6 +176,41 @@ def test_it_is_taken_out_of_a_tree_that_is_replaced(
     subprocess.run(["sh", "-c", command], input=body, check=True, env=systemctl)
     assert (tmp_path / "opt/1/bin/tool").exists()
     assert _moved(tmp_path)
+
+
+@pytest.mark.parametrize("runs", [True, False])
+def test_nothing_is_stopped_before_the_new_programs_have_answered(
+    runs: bool, systemctl: dict[str, str], tmp_path: Path
+) -> None:
+    """The new release and its Java are in their places before the batch with the move."""
+    (tmp_path / "java").write_text("#!/bin/sh\n")
+    (tmp_path / "java").chmod(0o755 if runs else 0o644)
+    move = replace(_move(tmp_path), proofs=(Proof(str(tmp_path), "java", ("-version",), hosts.ME),))
+    (change,) = changes([move], hosts.facts())
+    run = ["sh", "-ec", f"{safely.FUNCTIONS}\n{change.script}"]
+    done = subprocess.run(run, capture_output=True, env=systemctl, check=False)
+    assert (done.returncode == 0) is runs
+    assert (tmp_path / "log").exists() is runs
+    if not runs:
+        assert b"does not answer as user" in done.stderr
+        assert Path(move.source).exists()
+
+
+def test_a_tree_that_is_replaced_answers_before_its_worker_is_stopped(
+    systemctl: dict[str, str], tmp_path: Path
+) -> None:
+    move = _move(tmp_path)
+    (tmp_path / "opt/1" / MARKER).write_text("of the tarball before")
+    tarball = hosts.tarball(tmp_path)
+    proof = Proof(str(tmp_path / "opt/1"), "bin/launch-process-bash", (), hosts.ME)
+    tree = Tree(str(tmp_path / "opt/1"), tarball, ("w.service",), (move,), proof=proof)
+    command = hosts.below(tmp_path, tree.receive())
+    body = tarball.path.read_bytes()
+    done = subprocess.run(["sh", "-c", command], input=body, env=systemctl, capture_output=True)
+    assert done.returncode != 0
+    assert b"does not answer as user" in done.stderr  # the tarball has no such program
+    assert not (tmp_path / "log").exists()
+    assert Path(move.source).exists()
 
 
 class TestPageStore:

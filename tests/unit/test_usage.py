@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from invoke.exceptions import Exit, ParseError
@@ -72,6 +73,24 @@ def test_the_document_of_an_option_without_effect(line: Line) -> None:
 )
 def test_who_asks_for_no_document(words: str) -> None:
     assert not usage.asks_for_json(words.split())
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *("deploy-etcd", "remove-member infra1", "replace-member infra1", "enable-auth"),
+        *("disable-auth", "destroy --yes-delete c"),
+    ],
+)
+def test_a_word_that_is_not_the_clusters_name(line: Line, tmp_path: Path, words: str) -> None:
+    """It is refused before any host is contacted."""
+    file = tmp_path / "c.yml"
+    members = ", ".join(f"infra{n}: {{host: 127.0.0.{n}, address: 10.0.0.{n}}}" for n in (1, 2, 3))
+    etcd = f"{{version: 3.6.16, source: {{package: true}}, members: {{{members}}}}}"
+    file.write_text(f"cluster: c\nssh: {{user: a, port: 1}}\netcd: {etcd}\n")
+    words += f" -i {file} --other-clusters-unknown d"
+    said = "--other-clusters-unknown names the cluster, c, not 'd'"
+    refused(line, ours, words, "consent-missing", said)
 
 
 @both

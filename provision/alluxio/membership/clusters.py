@@ -97,13 +97,13 @@ class Clusters:
         }
 
 
-def look(inventory: Inventory, etcd: Etcd, *, partial: bool = False) -> Clusters:
+def look(inventory: Inventory, etcd: Etcd) -> Clusters:
     """Every cluster in ``inventory``'s etcd, all at one revision; the inventory's own cluster is
     first.
 
     It asks as root if the inventory has root's password, else as the workers' own user. Raises
     :class:`provision.errors.Unhealthy` when etcd does not serve. When there are more keys than
-    :mod:`provision.bounds` permits, this is an error, too, except with ``partial``, for a view.
+    :mod:`provision.bounds` permits, :attr:`Clusters.cut` says so.
     """
     alluxio = inventory.alluxio
     if alluxio is not None and root_login(etcd.cluster) is None:
@@ -112,14 +112,11 @@ def look(inventory: Inventory, etcd: Etcd, *, partial: bool = False) -> Clusters
 
     def read(client: EtcdClient) -> tuple[Counts, bool]:
         try:
-            found, complete = registrations.count_all(client), True
+            return registrations.count_all(client), True
         except EtcdUnreachable as error:
             if error.reason is not Reason.DENIED:
                 raise
-            found, complete = registrations.count(client, own), False
-        if found.cut and not partial:
-            raise EtcdTooMuch(client.endpoint, found.cut)
-        return found, complete
+            return registrations.count(client, own), False
 
     seen, complete = etcd.read(read)
     by_name: dict[str, Count] = {}

@@ -33,6 +33,7 @@ from provision.host.resources import (
     File,
     Identity,
     Link,
+    Move,
     Resource,
     Tree,
     Unit,
@@ -212,7 +213,8 @@ def resources(
     units = units_of(worker, master)
     existing = facts is not None and identity(alluxio, facts)
     jdk = artifacts.jdk
-    moves = () if facts is None else state.moves(alluxio, worker, facts, UNIT)
+    proven = proofs(alluxio, worker, artifacts, facts)
+    moves = () if facts is None else state.moves(alluxio, worker, facts, UNIT, proven)
     away = {} if facts is None else stores.lost(worker, facts, UNIT_PATH)
     old = None if facts is None else facts.text(UNIT_PATH)
     unit = service(
@@ -236,12 +238,24 @@ def resources(
         ),
         *java.trees(alluxio, jdk, units),
         *moves,
-        Tree(home(alluxio), artifacts.alluxio, restarts=units, before=moves, cluster=alluxio.name),
+        tree(alluxio, artifacts, units, proven[0], moves),
         *_links(alluxio, facts, remember),
         Identity(identity_file(alluxio), user, existing or str(uuid.uuid4())),
         *conf_files(alluxio, worker, master, artifacts, facts),
-        replace(running(), proofs=proofs(alluxio, worker, artifacts, facts)),
+        replace(running(), proofs=proven),
     )
+
+
+def tree(
+    alluxio: AlluxioCluster,
+    artifacts: Artifacts,
+    units: tuple[str, ...],
+    proof: Proof,
+    moves: tuple[Move, ...] = (),
+) -> Tree:
+    """The unpacked release. ``moves``: what is moved out of it before it is replaced."""
+    path, name = home(alluxio), alluxio.name
+    return Tree(path, artifacts.alluxio, restarts=units, before=moves, proof=proof, cluster=name)
 
 
 def proofs(
@@ -251,7 +265,7 @@ def proofs(
     facts: HostFacts | None,
 ) -> tuple[Proof, ...]:
     """What must hold before a worker or a master is started: its user can run the launch script
-    and read the release's version, and its Java answers."""
+    and read the release's version (the first proof), and its Java answers."""
     found = artifacts.release.found if artifacts.release is not None else ()
     name = launcher(alluxio, artifacts, facts).removeprefix(f"{home(alluxio)}/")
     readable = (VERSION,) if VERSION in found else ()

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 
 from provision.errors import Problem
 from provision.host.facts import HostFacts
+from provision.host.proof import Proof
 from provision.host.resources import Move
 from provision.inventory import ports, sizes
 from provision.inventory.model import Scalar
@@ -77,10 +78,14 @@ def probe_commands(alluxio: AlluxioCluster) -> Mapping[str, str]:
 
 
 def moves(
-    alluxio: AlluxioCluster, worker: AlluxioWorker, facts: HostFacts, unit: str
+    alluxio: AlluxioCluster,
+    worker: AlluxioWorker,
+    facts: HostFacts,
+    unit: str,
+    proofs: tuple[Proof, ...] = (),
 ) -> tuple[Move, ...]:
     """The moves of data that an earlier deployment's worker (service ``unit``) has in its release's
-    folder.
+    folder. ``proofs``: programs that must answer before ``unit`` is stopped for that.
 
     Earlier versions of this tool left the metastore in Alluxio's default place.
     """
@@ -89,7 +94,7 @@ def moves(
     ours = re.fullmatch(rf"{re.escape(alluxio.install_dir)}/[A-Za-z0-9._+-]+/metastore", source)
     if not ours or METASTORE in ports.of_worker(worker) or target in facts.paths:
         return ()
-    return (Move(source, target, alluxio.user, unit),)
+    return (Move(source, target, alluxio.user, unit, proofs),)
 
 
 def notes(alluxio: AlluxioCluster, worker: AlluxioWorker, facts: HostFacts) -> list[Problem]:

@@ -231,7 +231,7 @@ def list_clusters(run: Run, wide: bool = False) -> int:
     from provision.cli import console
 
     inventory = common.load(run)
-    seen = clusters.look(inventory, run.etcd(inventory.etcd), partial=True)
+    seen = clusters.look(inventory, run.etcd(inventory.etcd))
     missing = registrations.missing(seen.cut)
     if run.json:
         terminal.emit_json(seen.document())
@@ -376,15 +376,10 @@ def destroy(run: Run, yes_delete: str = "", other_clusters_unknown: str = "") ->
     what = "This deletes etcd, the workers and ALL their data"
     consent = common.Consent(inventory.cluster, yes_delete, "destroyed", what, "--yes-delete")
     consent.require_possible(run)
-    if other_clusters_unknown not in ("", inventory.cluster):
-        raise UsageError(
-            f"not destroyed: {other_clusters.UNKNOWN} names the cluster, {inventory.cluster}",
-            id="consent-missing",
-        )
+    agreed = other_clusters.agrees(inventory, other_clusters_unknown)
     plan = destroy.destroy(inventory, run.fleet)
     notes: tuple[Problem, ...] = ()
     if inventory.etcd.external or destroy.deletes_etcd(plan):
-        agreed = bool(other_clusters_unknown)
         notes = destroy.others(inventory, run.etcd(inventory.etcd), agreed)
     plan = replace(plan, notes=notes)
     confirm.tell(run, notes)

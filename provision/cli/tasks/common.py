@@ -26,6 +26,7 @@ WIDE = "Show every column on one line, also where the terminal is narrower."
 READ = "A file in Alluxio: read at most 1 MiB of it through a worker, and say which one served it."
 TAKE_OVER = "Folders of the inventory to take although others use them. With commas."
 LOCK_OUT = "Other clusters in this etcd, whose live workers may lose it. With commas."
+UNKNOWN = "The cluster's name: no other cluster needs what goes, when etcd cannot say."
 NO_WORKERS = "Leave the workers' etcd endpoints as they are, and say that they are stale."
 
 #: What an unreachable host's error must be for --allow-unreachable.

@@ -18,6 +18,7 @@ from provision.cli.tasks import common
         "remove": "Members to remove that the inventory does not declare, comma-separated.",
         "downgrade": "Go back to the inventory's patch release on members that run a newer one.",
         "lock_out": common.LOCK_OUT,
+        "other_clusters_unknown": common.UNKNOWN,
         "take_over": common.TAKE_OVER,
     },
 )
@@ -28,6 +29,7 @@ def deploy_etcd(
     downgrade: bool = False,
     lock_out: str = "",
     take_over: str = "",
+    other_clusters_unknown: str = "",
 ) -> int:
     """Install etcd on the inventory's members, or roll a change out, one member at a time.
 
@@ -38,8 +40,10 @@ def deploy_etcd(
     from provision.cli import console
     from provision.etcd.cluster import gates
     from provision.plans.etcd import deploy_etcd
-    from provision.plans.etcd.state import observe
+    from provision.plans.etcd.state import observe, other_clusters
 
+    common.require_own_etcd(run)
+    agreed = other_clusters.agrees(run.inventory, other_clusters_unknown)
     inventory = common.load_own_etcd(run)
     taken = common.taken_over(take_over, inventory.etcd.folders)
     cluster = replace(inventory.etcd, downgrade=downgrade, take_over=taken)
@@ -54,6 +58,7 @@ def deploy_etcd(
         workers=not no_workers,
         remove=common.names(remove),
         lock_out=common.names(lock_out),
+        agreed=agreed,
     )
     carried = common.carry_out(run, plan)
     seen = observed.health
@@ -121,20 +126,23 @@ def move_leader(run: Run, name: str) -> int:
 @command(
     changes=True,
     guarded=True,
-    help={"lock_out": common.LOCK_OUT},
+    help={"lock_out": common.LOCK_OUT, "other_clusters_unknown": common.UNKNOWN},
 )
-def enable_auth(run: Run, lock_out: str = "") -> int:
+def enable_auth(run: Run, lock_out: str = "", other_clusters_unknown: str = "") -> int:
     """Turn etcd's authentication on: etcd.auth and alluxio.etcd say who may log in.
 
     The workers' user may only read and write their own cluster's keys. Workers that run get
     their login and are restarted; every other client without one is refused from then on.
     """
     from provision.plans.etcd import auth
+    from provision.plans.etcd.state import other_clusters
 
+    common.require_own_etcd(run)
+    agreed = other_clusters.agrees(run.inventory, other_clusters_unknown)
     inventory = common.load_own_etcd(run)
     etcd = run.etcd(inventory.etcd)
-    agreed = common.names(lock_out)
-    plan = auth.enable(inventory, etcd, auth.observe(inventory, etcd), agreed)
+    seen, named = auth.observe(inventory, etcd), common.names(lock_out)
+    plan = auth.enable(inventory, etcd, seen, named, agreed=agreed)
     common.finish(run, plan, common.carry_out(run, plan))
     return 0
 
@@ -142,15 +150,18 @@ def enable_auth(run: Run, lock_out: str = "") -> int:
 @command(
     changes=True,
     guarded=True,
-    help={"lock_out": common.LOCK_OUT},
+    help={"lock_out": common.LOCK_OUT, "other_clusters_unknown": common.UNKNOWN},
 )
-def disable_auth(run: Run, lock_out: str = "") -> int:
+def disable_auth(run: Run, lock_out: str = "", other_clusters_unknown: str = "") -> int:
     """Turn etcd's authentication off (etcd.auth.enabled: false); users and roles stay."""
     from provision.plans.etcd import auth
+    from provision.plans.etcd.state import other_clusters
 
+    common.require_own_etcd(run)
+    agreed = other_clusters.agrees(run.inventory, other_clusters_unknown)
     inventory = common.load_own_etcd(run)
     etcd = run.etcd(inventory.etcd)
-    agreed = common.names(lock_out)
-    plan = auth.disable(inventory, etcd, auth.observe(inventory, etcd), agreed)
+    seen, named = auth.observe(inventory, etcd), common.names(lock_out)
+    plan = auth.disable(inventory, etcd, seen, named, agreed=agreed)
     common.finish(run, plan, common.carry_out(run, plan))
     return 0

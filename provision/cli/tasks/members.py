@@ -51,19 +51,27 @@ def add_member(run: Run, name: str = "", no_workers: bool = False, take_over: st
         "delete_data": _DELETE_DATA,
         "no_workers": common.NO_WORKERS,
         "lock_out": common.LOCK_OUT,
+        "other_clusters_unknown": common.UNKNOWN,
     },
 )
 def remove_member(
-    run: Run, name: str, delete_data: str = "", no_workers: bool = False, lock_out: str = ""
+    run: Run,
+    name: str,
+    delete_data: str = "",
+    no_workers: bool = False,
+    lock_out: str = "",
+    other_clusters_unknown: str = "",
 ) -> int:
     """Remove a member, the leader too. Its unit is stopped and disabled, its data kept aside."""
     from provision.plans.etcd.members import remove_member
-    from provision.plans.etcd.state import observe
+    from provision.plans.etcd.state import observe, other_clusters
 
+    common.require_own_etcd(run)
+    agreed = other_clusters.agrees(run.inventory, other_clusters_unknown)
     inventory = common.load_own_etcd(run)
     etcd = run.etcd(inventory.etcd)
     seen = observe.observe(etcd, dispensable=(name,))
-    options = _options(run, name, delete_data, no_workers, lock_out)
+    options = _options(run, name, delete_data, no_workers, lock_out, agreed=agreed)
     plan = remove_member.plan(inventory, etcd, seen, name, options)
     carried = common.carry_out(run, plan)
     declared = any(m.name == name for m in inventory.etcd.members)
@@ -81,6 +89,7 @@ def remove_member(
         "no_workers": common.NO_WORKERS,
         "take_over": common.TAKE_OVER,
         "lock_out": common.LOCK_OUT,
+        "other_clusters_unknown": common.UNKNOWN,
     },
 )
 def replace_member(
@@ -90,15 +99,18 @@ def replace_member(
     no_workers: bool = False,
     take_over: str = "",
     lock_out: str = "",
+    other_clusters_unknown: str = "",
 ) -> int:
     """Replace a dead member: the old one is removed, a new one of its name joins as a learner."""
     from provision.plans.etcd.members import replace_member
-    from provision.plans.etcd.state import observe
+    from provision.plans.etcd.state import observe, other_clusters
 
+    common.require_own_etcd(run)
+    agreed = other_clusters.agrees(run.inventory, other_clusters_unknown)
     inventory = _taking_over(common.load_own_etcd(run), take_over)
     etcd = run.etcd(inventory.etcd)
     seen = observe.observe(etcd)
-    options = _options(run, name, delete_data, no_workers, lock_out)
+    options = _options(run, name, delete_data, no_workers, lock_out, agreed=agreed)
     plan = replace_member.plan(inventory, etcd, seen, name, options)
     line = "" if plan.steps else f"{name} is healthy: there is nothing to replace"
     common.finish(run, plan, common.carry_out(run, plan), line=line)
@@ -110,7 +122,9 @@ def _taking_over(inventory: Inventory, take_over: str) -> Inventory:
     return replace(inventory, etcd=replace(inventory.etcd, take_over=taken))
 
 
-def _options(run: Run, name: str, delete_data: str, no_workers: bool, lock_out: str) -> Options:
+def _options(
+    run: Run, name: str, delete_data: str, no_workers: bool, lock_out: str, *, agreed: bool
+) -> Options:
     from provision.plans.etcd.members.member_plan import Options
 
     if delete_data not in ("", name):
@@ -123,4 +137,5 @@ def _options(run: Run, name: str, delete_data: str, no_workers: bool, lock_out: 
         workers=not no_workers,
         delete=delete,
         lock_out=common.names(lock_out),
+        agreed=agreed,
     )

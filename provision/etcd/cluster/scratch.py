@@ -57,7 +57,7 @@ LISTENS = r"""listens() {
 #: Shell functions, each in a shell of its own: they have names as the scripts have. ``inodes PORT``
 #: prints the sockets that listen on PORT, at any address. ``free PORT…`` prints the first PORT on
 #: which nobody listens, nor on the next one. ``holders PORT…`` prints who listens on each PORT.
-_PORTS = r"""inodes() (
+PORTS = r"""inodes() (
   hex=$(printf %04X "$1")
   sed -nE "s/^ *[0-9]+: [0-9A-F]+:$hex [0-9A-F:]+ 0A( +[^ ]+){5} +([0-9]+) .*/\2/p" \
     /proc/net/tcp /proc/net/tcp6 2>/dev/null
@@ -255,7 +255,7 @@ def _send_pair(etcd: Etcd, host: EtcdMember, folder: str, secret: Throwaway) -> 
     """A port on which nobody listens there, nor on the next one. The key goes by standard input,
     not in a command line, which everybody on the host sees."""
     user = shlex.quote(etcd.cluster.user)
-    ports = " ".join(map(str, _candidates()))
+    ports = " ".join(map(str, candidates()))
     script = f"""\
 set -e
 umask 077
@@ -266,7 +266,7 @@ cat >ca.pem <<'END'
 {secret.ca.decode()}END
 chmod 0640 pair.pem ca.pem
 chown root:$(id -gn {user}) pair.pem ca.pem
-{_PORTS}
+{PORTS}
 free {ports}
 """
     result = etcd.fleet.session(host.machine).run(script, "send the scratch member's certificate")
@@ -279,7 +279,7 @@ free {ports}
     return port
 
 
-def _candidates() -> list[int]:
+def candidates() -> list[int]:
     """Ports to try; peers get the next one."""
     return [20000 + 2 * secrets.randbelow(4999) for _ in range(_CANDIDATES)]
 
@@ -328,7 +328,7 @@ export ETCDCTL_API=3
 cd /
 {layout.low_priority()}
 {LISTENS}
-{_PORTS}
+{PORTS}
 fail() {{ echo "failed $(tail -n 3 "$d/log" | tr '\\n' ' ')"; exit 1; }}
 {as_user} $low {q(tool(cluster))} snapshot restore "$d/db" {shlex.join(restore)} \\
   >"$d/log" 2>&1 || fail

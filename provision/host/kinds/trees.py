@@ -26,23 +26,26 @@ _OWN = r"\( " + " -o ".join(f"-name '{name}*'" for name in OWN_NAMES) + r" \)"
 class Move(Resource):
     """A folder of ``unit`` that is moved from ``source`` to ``target`` while ``unit`` is stopped,
     and then belongs to ``owner``. It is declared only when ``source`` exists and ``target`` does
-    not."""
+    not. ``proofs``: programs that must answer before ``unit`` is stopped."""
 
     source: str
     target: str
     owner: str
     unit: str
+    proofs: tuple[Proof, ...] = ()
 
     def look(self) -> Look:
         return Look(paths=(self.target,))
 
     def change(self, facts: HostFacts, before: HostFacts) -> Sequence[Change]:
+        proofs = "".join(f"{proof.script()} || exit 1\n" for proof in self.proofs)
         return [
             Change(
                 f"move {self.source} to {self.target}, with {self.unit} stopped",
-                f"(\n{self.script()})",
+                f"(\n{proofs}{self.script()})",
                 restarts=(self.unit,),
                 seconds=900,
+                stops=(self.unit,) if facts.unit(self.unit).active == "active" else (),
             )
         ]
 

@@ -24,7 +24,7 @@ from provision.host import disks, fitness, gather, preflight, safely, unit_chang
 from provision.host.diff import Change, changes
 from provision.host.facts import HostFacts, Probe
 from provision.host.ownership import owner
-from provision.host.resources import DataDisk, Directory, File, Link, Resource, Tree, Unit, User
+from provision.host.resources import DataDisk, Directory, File, Link, Resource, Unit, User
 from provision.inventory import journal_folder, ports
 from provision.inventory.resolved import (
     AlluxioCluster,
@@ -67,6 +67,7 @@ def resources(
         mounts=disks.notes(old, facts, [journal_folder.journal_dir(alluxio)]),
     )
     quiet = disks.is_for_next_start(old, unit)
+    proofs = desired.proofs(alluxio, master, artifacts, facts)
     return (
         User(user, home=alluxio.state_dir),
         File(MASTER_UNIT_PATH, unit, restarts=() if quiet else (MASTER_UNIT,)),
@@ -76,11 +77,11 @@ def resources(
         Directory(journal_folder.journal_dir(alluxio), owner=user, mode=0o750),
         DataDisk(journal_folder.journal_dir(alluxio)),
         *java.trees(alluxio, jdk, units),
-        Tree(desired.home(alluxio), artifacts.alluxio, restarts=units, cluster=alluxio.name),
+        desired.tree(alluxio, artifacts, units, proofs[0]),
         # On a worker's host the link names the worker's release: start-workers changes the link.
         *([] if worker else [Link(f"{alluxio.install_dir}/current", alluxio.version)]),
         *desired.conf_files(alluxio, worker, master, artifacts, facts),
-        Unit(MASTER_UNIT, proofs=desired.proofs(alluxio, master, artifacts, facts)),
+        Unit(MASTER_UNIT, proofs=proofs),
     )
 
 

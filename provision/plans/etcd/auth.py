@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 
 from provision.alluxio.worker import desired as workers_desired
 from provision.engine.plan import Action, HostChanges, Plan, Step
-from provision.errors import PreflightFailed, UsageError
+from provision.errors import PreflightFailed, Problem, UsageError
 from provision.etcd.api.client import EtcdClient
 from provision.etcd.api.errors import EtcdUnreachable, Reason
 from provision.etcd.api.login import root_login
@@ -87,12 +87,20 @@ def observe(inventory: Inventory, etcd: Etcd) -> AuthState:
     return AuthState(enabled, users, roles, accepted, others, seen.releases)
 
 
-def enable(inventory: Inventory, etcd: Etcd, seen: AuthState, lock_out: Sequence[str] = ()) -> Plan:
+def enable(
+    inventory: Inventory,
+    etcd: Etcd,
+    seen: AuthState,
+    lock_out: Sequence[str] = (),
+    *,
+    agreed: bool = False,
+) -> Plan:
     """Make users and roles, write the workers' login, turn authentication on, restart the workers.
 
     Raises :class:`PreflightFailed` when another cluster has live workers here that would be cut
-    off, unless ``lock_out`` names that cluster. Raises it also when a running release damages data
-    with authentication on.
+    off, unless ``lock_out`` names that cluster, and when this cannot be found out, unless the
+    operator has ``agreed``. Raises it also when a running release damages data with authentication
+    on.
     """
     cluster = etcd.cluster
     if not cluster.auth.enabled:
@@ -102,7 +110,7 @@ def enable(inventory: Inventory, etcd: Etcd, seen: AuthState, lock_out: Sequence
         )
     if not seen.enabled:
         etcd_releases.require_fit(seen.running, {State.AUTH}, "enable-auth")
-    notes = () if seen.enabled else other_clusters.require(etcd, seen.others, _ON, lock_out)
+    notes = () if seen.enabled else _others(_ON, inventory, etcd, seen, lock_out, agreed)
     steps: list[Step] = []
     if calls := _users(inventory, etcd, seen):
         steps.append(Step("make etcd's users and roles", calls=tuple(calls)))
@@ -117,7 +125,12 @@ def enable(inventory: Inventory, etcd: Etcd, seen: AuthState, lock_out: Sequence
 
 
 def disable(
-    inventory: Inventory, etcd: Etcd, seen: AuthState, lock_out: Sequence[str] = ()
+    inventory: Inventory,
+    etcd: Etcd,
+    seen: AuthState,
+    lock_out: Sequence[str] = (),
+    *,
+    agreed: bool = False,
 ) -> Plan:
     """Remove the workers' login, turn authentication off, and restart the workers, rolling.
 
@@ -130,7 +143,7 @@ def disable(
             f"{inventory.path}: set etcd.auth.enabled: false to turn it off",
             id="command-not-applicable",
         )
-    notes = other_clusters.require(etcd, seen.others, _OFF, lock_out) if seen.enabled else ()
+    notes = _others(_OFF, inventory, etcd, seen, lock_out, agreed) if seen.enabled else ()
     steps: list[Step] = []
     written, restarted = _workers(inventory, etcd)
     if written:
@@ -140,6 +153,18 @@ def disable(
     share = max(1, len(restarted) // start_workers.RESTART_SHARE)
     steps += _restarts(inventory, etcd, restarted, share)
     return replace(_plan("disable-auth", inventory, steps), notes=notes)
+
+
+def _others(
+    harm: Harm,
+    inventory: Inventory,
+    etcd: Etcd,
+    seen: AuthState,
+    lock_out: Sequence[str],
+    agreed: bool,
+) -> tuple[Problem, ...]:
+    harm = replace(harm, word=other_clusters.word_of(inventory))
+    return other_clusters.require(etcd, seen.others, harm, lock_out, agreed=agreed)
 
 
 def as_declared(inventory: Inventory, etcd: Etcd) -> Step:

@@ -26,6 +26,7 @@ from provision.plans.etcd.state.observe import EtcdState
 from provision.plans.etcd.state.other_clusters import Harm
 
 _HARM = Harm("that lose etcd if they use a former URL", "", "--lock-out")
+_UNKNOWN = "other clusters in this etcd cannot be listed"
 REPEAT = "run invoke deploy-etcd again"
 
 
@@ -37,6 +38,8 @@ class Options:
     workers: bool = True
     #: Other clusters in this etcd, whose live workers may lose a former URL.
     lock_out: Sequence[str] = ()
+    #: The operator's word that no other cluster uses a former URL, when nobody can say.
+    agreed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +94,11 @@ def end(
             return Ending(tuple(steps), tuple(notes), left)
     plain = any(url.startswith("http:") for several in urls.values() for url in several)
     if plain:
-        found = _others(inventory, etcd, options.lock_out)
+        found = _others(inventory, etcd, options)
         if isinstance(found, str):
             remedy = "give their inventories the new endpoints; or --lock-out CLUSTER cuts it off"
+            if found.startswith(_UNKNOWN):
+                remedy = f"if no other cluster uses it: {other_clusters.word_of(inventory)}"
             return Ending(tuple(steps), tuple(notes), (_stays(urls, found, remedy),))
         notes += found
     notes.append(_cut(urls))
@@ -107,34 +112,38 @@ def end(
         before = gates.require_others_healthy(reached, member)
         changes = todo[member.name]
         if plain:
-            before = _nobody_new(before, inventory, reached, options.lock_out)
+            before = _nobody_new(before, inventory, reached, options)
             changes = tuple(replace(c, effects=(*c.effects, Effect.CLIENTS)) for c in changes)
         steps.append(rolling_step(reached, member, title, changes, before=before))
     return Ending(tuple(steps), tuple(notes))
 
 
-def _others(inventory: Inventory, etcd: Etcd, lock_out: Sequence[str]) -> str | list[Problem]:
+def _others(inventory: Inventory, etcd: Etcd, options: Options) -> str | list[Problem]:
     """Why live workers of other clusters may still use the former URLs; or warnings about those
     that the operator cuts off."""
     try:
         found = other_clusters.ask(inventory, etcd)
     except ProvisionError as error:
-        return f"other clusters in this etcd cannot be listed: {error.message}"
-    if staying := found.unnamed(lock_out, "--lock-out"):
+        if not options.agreed:
+            return f"{_UNKNOWN}: {error.message}"
+        found = other_clusters.look(inventory, etcd)
+    staying = found.unnamed(options.lock_out, "--lock-out")
+    if staying and not found.state:
         live = ", ".join(f"{name} ({count} live)" for name, count in staying.items())
         return f"workers of other clusters may use it: {live}"
-    if found.why:
-        return "etcd does not let this login list the other clusters"
-    return list(other_clusters.require(etcd, found, _HARM, lock_out))
+    if found.why and not options.agreed:
+        return f"{_UNKNOWN}: {found.why}"
+    agreed = options.agreed
+    return list(other_clusters.require(etcd, found, _HARM, options.lock_out, agreed=agreed))
 
 
-def _nobody_new(gate: Gate, inventory: Inventory, etcd: Etcd, lock_out: Sequence[str]) -> Gate:
+def _nobody_new(gate: Gate, inventory: Inventory, etcd: Etcd, options: Options) -> Gate:
     """``gate``, and no other cluster has come since the plan was made: workers may have started
     while the members and this inventory's workers were changed."""
 
     def check() -> None:
         gate.check()
-        found = _others(inventory, etcd, lock_out)
+        found = _others(inventory, etcd, options)
         if isinstance(found, str):
             problem = Problem(etcd.cluster.name, found, REPEAT, id="client-url-former")
             raise Unhealthy("the former client URLs stay", [problem], id="client-url-former")

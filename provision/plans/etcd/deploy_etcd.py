@@ -40,6 +40,7 @@ def plan(
     workers: bool = True,
     remove: Collection[str] = (),
     lock_out: Sequence[str] = (),
+    agreed: bool = False,
 ) -> Plan:
     """The smallest safe change after which the cluster and its members are as declared.
 
@@ -47,8 +48,9 @@ def plan(
     False leaves the workers' endpoint lists as they are when members change. ``remove`` are the
     names of the members that may be removed. Any other undeclared member is left as it is. A newer
     patch release is left, too, unless ``cluster.downgrade`` is set. ``lock_out`` are other clusters
-    whose workers may lose a client URL. Raises
-    :class:`PreflightFailed` when there is no plan that this command may carry out.
+    whose workers may lose a client URL; ``agreed``: no other one needs it, when that cannot be
+    found out. Raises :class:`PreflightFailed` when there is no plan that this command may carry
+    out.
     """
     cluster = etcd.cluster
     _refuse_another_minor(cluster, observed)
@@ -123,7 +125,9 @@ def plan(
             moves, starting=[m.name for m in down], clean=clean, beside=differs.notes
         )
         made = member_steps.build(etcd, observed, change, ca)
-        made.steps, cut = cut_off.ask(inventory, etcd, made.steps, made.going, lock_out)
+        made.steps, cut = cut_off.ask(
+            inventory, etcd, made.steps, made.going, lock_out, agreed=agreed
+        )
         notes += cut
         told_of = member_plan.with_members(inventory, whole.members)
         if not urls:
@@ -162,7 +166,7 @@ def plan(
         steps.append(Step("disarm the alarm NOSPACE", calls=(call,), after=after))
     steps += tls.own_steps(cluster, ca)
     drops = {m.name: _drops(cluster, m, observed, ca, checks) for m in staying if m.name in urls}
-    options = client_urls.Options(workers, lock_out)
+    options = client_urls.Options(workers, lock_out, agreed)
     ending = client_urls.end(inventory, asked, observed, urls, drops, waits_for, options)
     steps += ending.steps
     notes += ending.notes

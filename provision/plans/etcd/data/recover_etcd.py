@@ -9,7 +9,6 @@ one (:mod:`provision.plans.etcd.members.declared_changes`); their old data is ke
 from __future__ import annotations
 
 import hashlib
-import secrets
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -340,19 +339,22 @@ def _keep(chosen: EtcdMember, mark: RecoveryMarker) -> Change:
 
 def _force(cluster: EtcdCluster, chosen: EtcdMember, mark: RecoveryMarker) -> Change:
     q, user = shlex.quote, cluster.user
-    port = 20000 + secrets.randbelow(9999)
+    ports = " ".join(map(str, scratch.candidates()))
     stamp = f"echo {mark.id} >./member/recovered-by && sync -f ."
     stamped = safely.in_folder(chosen.data_dir, safely.as_user(user, f"sh -c {q(stamp)}"))
     script = f"""\
 cd /
 {layout.refuse_running()}
 {scratch.LISTENS}
+{scratch.PORTS}
+port=$(free {ports})
+[ -n "$port" ] || {{ echo "none of these ports of 127.0.0.1 is free: {ports}" >&2; exit 1; }}
 # etcd's user may read what is in this folder, and change nothing.
 d=$(mktemp -d {STATE_DIR}-recover.XXXXXX)
 chmod 0750 "$d"; chown root:{user} "$d"
 c=$d/conf
 grep -v '^listen-client-urls:' {q(layout.config_file(cluster))} >"$c"
-echo 'listen-client-urls: "http://127.0.0.1:{port}"' >>"$c"
+echo 'listen-client-urls: "http://127.0.0.1:'$port'"' >>"$c"
 echo 'force-new-cluster: true' >>"$c"
 chmod 0644 "$c"
 (
@@ -363,13 +365,14 @@ chmod 0644 "$c"
   left={FORCED_WITHIN}
   # Another user may have taken the port: only what this process says counts. A refusal for lack
   # of a login has been through consensus, too.
-  until listens $pid {port} && {{ ETCDCTL_API=3 {q(layout.tool(cluster, "etcdctl"))} \
---command-timeout 5s --endpoints http://127.0.0.1:{port} get health >"$c.out" 2>&1 ||
-    grep -q -e 'user name is empty' -e 'permission denied' "$c.out"; }} && listens $pid {port}; do
+  until listens $pid $port && {{ ETCDCTL_API=3 {q(layout.tool(cluster, "etcdctl"))} \
+--command-timeout 5s --endpoints http://127.0.0.1:$port get health >"$c.out" 2>&1 ||
+    grep -q -e 'user name is empty' -e 'permission denied' "$c.out"; }} && listens $pid $port; do
     left=$((left - 1))
     if ! kill -0 $pid 2>/dev/null || [ $left -le 0 ]; then
       kill -KILL $pid 2>/dev/null || :
       tail -n 12 "$c.log" >&2
+      ! grep -q 'address already in use' "$c.log" || holders $port >&2
       exit 1
     fi
     sleep 1

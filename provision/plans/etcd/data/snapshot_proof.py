@@ -6,17 +6,22 @@ every key. etcd itself finds pages that are damaged: etcdutl when it restores th
 when it builds its index of all keys. Text in the place of a value is the value for etcd, so the
 values of Alluxio's keys are looked at here: they are text, and never contain a zero byte.
 
+The host on which it runs may be in other hands, and give keys without an end. The file's own size
+is the limit: what is in it can be given once.
+
 The scratch member also shows which Alluxio clusters are in the snapshot, and whether
 authentication is on in it.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypedDict
 
+from provision import bounds
 from provision.alluxio.membership import registrations
 from provision.alluxio.worker import desired
 from provision.errors import PreflightFailed, Problem, ProvisionError, Unhealthy, UsageError
@@ -32,6 +37,8 @@ from provision.text import printable
 
 #: How many clusters of a snapshot a line names.
 NAMED = 20
+#: A scratch member surely gives the keys of so many bytes of its file a second, with low priority.
+GIVEN_PER_SECOND = 256 << 10
 ROOTS = (registrations.AUTHORIZED_ROOT, registrations.LIVE_ROOT)
 
 
@@ -177,10 +184,11 @@ def _prove(etcd: Etcd, member: EtcdMember, file: Path, sha256: str, workers: Log
         auth = client.log_in() if etcd.credentials is not None else client.auth_enabled()
         accepted = not auth or workers is None or _takes(client, workers)
         client.hash_kv()  # reads the history, too
-        keys, names = _read_all(client)
+        given = _Given(member, file.stat().st_size)
+        keys, names = _read_all(client, given, etcd.cluster.name.encode())
         if keys != (counted := client.count()):
             raise _unproven(file, f"the scratch member counts {counted} keys and gives {keys}")
-        _require_text(client, file)
+        _require_text(client, file, _Given(member, given.size))
     shown = tuple(sorted(printable(n, registrations.ID_LIMIT) for n in names))
     return Proof(member.name, status.revision, keys, shown, auth, accepted)
 
@@ -195,38 +203,65 @@ def _takes(client: EtcdClient, login: Login) -> bool:
             return False
 
 
-def _read_all(client: EtcdClient) -> tuple[int, set[bytes]]:
-    """How many keys the member gives, and the names of the Alluxio clusters in them. It reads each
-    value, and sends the key only."""
+class _Given:
+    """What a scratch member beside ``member`` has given of a file of ``size`` bytes: no more than
+    the file has, and not for ever."""
+
+    def __init__(self, member: EtcdMember, size: int) -> None:
+        self.member, self.size, self._bytes = member, size, 0
+        self._seconds = bounds.READ_SECONDS + size / GIVEN_PER_SECOND
+        self._until = time.monotonic() + self._seconds
+
+    def add(self, keys: Sequence[KeyValue]) -> None:
+        """Raises :class:`scratch.HostFault` at the limit: another host may prove the file."""
+        self._bytes += sum(len(kv.key) + len(kv.value) for kv in keys)
+        if self._bytes > self.size:
+            what = "the scratch member gives more than the file has: somebody answers for it"
+            raise scratch.HostFault(what, [self._problem(what)], id="backup-unproven")
+        if time.monotonic() > self._until:
+            what = f"the scratch member gave no more keys in {self._seconds:.0f} s"
+            raise scratch.HostFault(what, [self._problem(what)], id="backup-unproven")
+
+    def _problem(self, what: str) -> Problem:
+        where = f"{self.member.name} ({self.member.machine.host})"
+        return Problem(where, what, "see to this host", id="backup-unproven")
+
+
+def _read_all(client: EtcdClient, given: _Given, own: bytes) -> tuple[int, set[bytes]]:
+    """How many keys the member gives, and the names of the Alluxio clusters in them, at most
+    :data:`bounds.CLUSTERS` beside ``own``. It reads each value, and sends the key only."""
     roots = tuple(r.encode() for r in ROOTS)
-    count, names = 0, set()
-    for key in _pages(client, b"\0", b"\0", keys_only=True):
+    count, names = 0, set[bytes]()
+    for key in _pages(client, b"\0", b"\0", given, keys_only=True):
         count += 1
         if key.key.startswith(roots):
             _, _, rest = key.key[1:].partition(b"/")
             name, slash, _ = rest.partition(b"/")
-            if slash:
+            if slash and (name == own or len(names) < bounds.CLUSTERS):
                 names.add(name)
     return count, names
 
 
-def _require_text(client: EtcdClient, file: Path) -> None:
+def _require_text(client: EtcdClient, file: Path, given: _Given) -> None:
     """Raises :class:`Unhealthy` when a value of Alluxio's keys has a zero byte."""
     for root in ROOTS:
         start, end = root.encode(), root.encode()[:-1] + b"0"  # "0" follows "/"
-        for key in _pages(client, start, end, keys_only=False):
+        for key in _pages(client, start, end, given, keys_only=False):
             if b"\0" in key.value:
                 name = printable(key.key, 200)
                 raise _unproven(file, f"the value of {name} is damaged: it has zero bytes")
 
 
-def _pages(client: EtcdClient, start: bytes, end: bytes, *, keys_only: bool) -> Iterator[KeyValue]:
+def _pages(
+    client: EtcdClient, start: bytes, end: bytes, given: _Given, *, keys_only: bool
+) -> Iterator[KeyValue]:
     """The keys from ``start`` up to ``end``, page by page: a snapshot may have more than one read
     may collect."""
     while True:
         _, keys = client.interval(start, end, keys_only=keys_only, limit=paging.PAGE)
         if not keys:
             return
+        given.add(keys)
         yield from keys
         start = keys[-1].key + b"\0"
 

@@ -46,24 +46,26 @@ def ask(
     steps: Sequence[Step],
     going: Mapping[str, str],
     lock_out: Sequence[str],
+    *,
+    agreed: bool = False,
 ) -> tuple[list[Step], tuple[Problem, ...]]:
     """``steps``, of which those that end one of the URLs ``going`` first ask again; and warnings
     about the clusters that ``lock_out`` names.
 
     Raises :class:`PreflightFailed` when another cluster has live workers, and when this cannot be
-    found out.
+    found out, unless the operator has ``agreed``.
     """
     if not any(Effect.CLIENTS in step.effects for step in steps):
         return list(steps), ()
-    harm = _harm(going)
+    harm = _harm(inventory, going)
     found = other_clusters.look(inventory, etcd)
-    notes = other_clusters.require(etcd, found, harm, lock_out)
+    notes = other_clusters.require(etcd, found, harm, lock_out, agreed=agreed)
 
     def nobody_new() -> None:
         now = other_clusters.look(inventory, etcd)
         named = [name for name in lock_out if name in now.live]  # one may have gone meanwhile
         try:
-            other_clusters.require(etcd, now, harm, named)
+            other_clusters.require(etcd, now, harm, named, agreed=agreed)
         except PreflightFailed as error:
             raise Unhealthy(error.message, error.problems, id=error.id) from error
 
@@ -90,10 +92,11 @@ def _answers(name: str, running: Running) -> bool:
     return seen is not None and (seen.status is not None or seen.refused or seen.no_way)
 
 
-def _harm(going: Mapping[str, str]) -> Harm:
+def _harm(inventory: Inventory, going: Mapping[str, str]) -> Harm:
     known = " and ".join(dict.fromkeys(going.values()))
     return Harm(
         f"that lose etcd if they know only {known}",
         "give them the other endpoints, then add --lock-out {}",
         "--lock-out",
+        word=other_clusters.word_of(inventory),
     )

@@ -31,6 +31,8 @@ class Options:
     delete: Collection[str] = ()
     #: Other clusters in this etcd, whose live workers may lose a client URL that ends.
     lock_out: Sequence[str] = ()
+    #: The operator's word that no other cluster needs a client URL that ends, when nobody can say.
+    agreed: bool = False
 
 
 def plan_of(
@@ -50,7 +52,9 @@ def plan_of(
     coming = [m.member for m in moves if m.kind is not ChangeKind.REMOVE]
     told = tls.require(etcd.cluster, coming, observed.facts, ca)
     made = build(etcd, observed, replace(change, delete=options.delete), ca)
-    made.steps, cut = cut_off.ask(inventory, etcd, made.steps, made.going, options.lock_out)
+    made.steps, cut = cut_off.ask(
+        inventory, etcd, made.steps, made.going, options.lock_out, agreed=options.agreed
+    )
     made.notes[:0] = (*observed.warnings, *told, *cut)
     going = {m.id for m in moves if m.kind is ChangeKind.REMOVE}
     staying = [

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from provision.alluxio.membership import clusters, registrations
 from provision.engine.guards import Guard
 from provision.errors import PreflightFailed, Problem, ProvisionError, UsageError
+from provision.etcd.api.errors import TOO_MUCH
 from provision.etcd.cluster import health
 from provision.etcd.cluster.handle import Etcd
 from provision.etcd.member import desired, layout
@@ -43,7 +44,8 @@ class Others:
 
     ``own``: this cluster's AUTHORIZED workers. ``why``: why there may be more clusters; empty when
     there are not. ``state``, ``by``: when no read with a quorum says it, what is wrong with etcd,
-    and whose data says it. ``asked``: the members that answered for themselves.
+    and whose data says it. ``asked``: the members that answered for themselves. ``remedy``: what
+    helps to find out.
     """
 
     live: Mapping[str, int | None] = field(default_factory=dict)
@@ -53,6 +55,7 @@ class Others:
     by: tuple[str, ...] = ()
     asked: tuple[str, ...] = ()
     problems: tuple[Problem, ...] = ()
+    remedy: str = "start the members, or give etcd.auth.root_password"
 
     def unnamed(
         self, named: Collection[str], option: str, more: Collection[str] = ()
@@ -85,11 +88,16 @@ class Harm:
 
 
 def ask(inventory: Inventory, etcd: Etcd) -> Others:
-    """What a read with a quorum says. Raises :class:`ProvisionError` when there is none."""
+    """What a read with a quorum says. Raises :class:`ProvisionError` when there is none.
+
+    When there are more keys than are read, the clusters count that were read, and ``own`` is 0.
+    """
     found = clusters.look(inventory, etcd)
     live = {c.name: c.live for c in found.clusters if c.inventory != clusters.OURS}
     own = sum(c.authorized for c in found.clusters if c.inventory == clusters.OURS)
     why = "the login may read the keys of this cluster only, not which other clusters there are"
+    if found.cut:
+        return Others(live, 0, f"not everything was read: {found.cut}", remedy=TOO_MUCH)
     return Others(live, own, "" if found.complete else why)
 
 
@@ -130,13 +138,14 @@ def with_data(
     serving: bool,
     more: Collection[str] = (),
 ) -> Others:
-    """``found``, with the clusters in the data of the members that could not be asked.
+    """``found``, with the clusters in the data of the members that could not be asked. What a
+    quorum has said stays as it is.
 
     The data may name clusters that are long gone. ``facts`` are of the members' hosts: others are
     left out. ``serving``: a majority of members runs, so workers may be live that no data here
     names; then ``found`` stays as it is. ``more`` are names from elsewhere.
     """
-    if not found.why or serving:
+    if not found.why or not found.state or serving:
         return found
     silent = [
         m
@@ -147,15 +156,18 @@ def with_data(
     ]
     probes = {m.machine: Probe(commands={_LABEL: names_in(m)}, addresses=False) for m in silent}
     said = gather.gather_facts(etcd.fleet, probes)[0] if probes else {}
-    names, unread = {*more}, []
+    names, unread, long = {*more}, [], []
     for m in silent:
         *lines, end = (_said(said, m)).splitlines() or [""]
-        names |= {printable(line, registrations.ID_LIMIT) for line in lines}
+        names |= {printable(line, registrations.ID_LIMIT) for line in lines[:LISTED]}
         if end != _END:
             unread.append(m.name)
+        elif len(lines) > LISTED:
+            long.append(m.name)
     live = dict.fromkeys(sorted(names - {inventory.cluster}), None) | dict(found.live)
     by = (*found.by, *(m.name for m in silent if m.name not in unread))
-    why = f"the data of {', '.join(unread)} could not be read" if unread else ""
+    why = f"the data of {', '.join(long)} names more than {LISTED} clusters" if long else ""
+    why = f"the data of {', '.join(unread)} could not be read" if unread else why
     return replace(found, live=live, why=why, by=by)
 
 
@@ -171,7 +183,7 @@ def names_in(member: EtcdMember) -> str:
         # A disk that fails in the middle must not hide a name: it is shown as one.
         f'for f in {files}; do [ ! -e "$f" ] || tr "\\000" "\\n" <"$f" || '
         f"echo {shlex.quote(f'/DHT/{_UNREAD}/')}; done | {only} | "
-        f"cut -d / -f 3 | sort -u | head -n {LISTED}\necho {shlex.quote(_END)}"
+        f"cut -d / -f 3 | sort -u | head -n {LISTED + 1}\necho {shlex.quote(_END)}"
     )
     return safely.as_owner(member.data_dir, script, seconds=READ_SECONDS)
 
@@ -248,9 +260,7 @@ def of_data(
     name. ``begun``: an earlier run has asked, and has stopped members since; then nobody is asked
     again. ``more``: the clusters in the data that is to come.
     """
-    if word not in ("", inventory.cluster):
-        what = f"{UNKNOWN} names the cluster, {inventory.cluster}, not {word!r}"
-        raise UsageError(what, id="consent-missing")
+    agreed = agrees(inventory, word)
     if begun:
         passed(etcd)
         return ()
@@ -261,9 +271,23 @@ def of_data(
         "in this etcd, which lose what they have registered since that time",
         "stop them, or restart them afterwards and add --other-cluster {}",
         OTHER,
-        word=f"{UNKNOWN} {inventory.cluster}",
+        word=word_of(inventory),
     )
-    return require(etcd, found, harm, named, agreed=bool(word), more=more)
+    return require(etcd, found, harm, named, agreed=agreed, more=more)
+
+
+def agrees(inventory: Inventory, word: str) -> bool:
+    """Whether the operator has given ``word``, the value of :data:`UNKNOWN`. Raises
+    :class:`UsageError` when it is not the cluster's name."""
+    if word not in ("", inventory.cluster):
+        what = f"{UNKNOWN} names the cluster, {inventory.cluster}, not {word!r}"
+        raise UsageError(what, id="consent-missing")
+    return bool(word)
+
+
+def word_of(inventory: Inventory) -> str:
+    """The option and its value, for a remedy."""
+    return f"{UNKNOWN} {inventory.cluster}"
 
 
 def passed(etcd: Etcd) -> None:
@@ -286,7 +310,7 @@ def _told(others: Others, live: Collection[str], harm: Harm) -> list[Problem]:
         if count == 0:
             what = f"has registrations here, none live{harm.idle}"
             idle = Problem(f"cluster {name}", what, severity="warning", id="other-clusters-live")
-            told += [idle] if harm.idle else []
+            told += [idle] if harm.idle and not others.why else []
         elif name in live:
             told.append(_live(name, count, harm))
         else:
@@ -305,7 +329,7 @@ def _not_known(others: Others, why: str, harm: Harm, agreed: bool) -> list[Probl
     if agreed:
         what = f"other clusters are not looked for ({UNKNOWN}): {why}"
         return [Problem("etcd", what, "", "warning", id="other-clusters-unknown")]
-    remedy = "start the members, or give etcd.auth.root_password"
+    remedy = others.remedy
     if harm.option and others.live:
         remedy += f"; for clusters that you give up: {harm.option} NAME"
     if harm.word:
