@@ -20,12 +20,8 @@ from provision.etcd.member import listeners
 from provision.host.diff import Change
 from provision.host.effects import Effect
 from provision.inventory.resolved import EtcdMember, Inventory
-from provision.plans.alluxio import endpoints
-from provision.plans.etcd.state import other_clusters
 from provision.plans.etcd.state.observe import EtcdState
-from provision.plans.etcd.state.other_clusters import Harm
 
-_HARM = Harm("that lose etcd if they use a former URL", "", "--lock-out")
 REPEAT = "run invoke deploy-etcd again"
 
 
@@ -82,6 +78,8 @@ def end(
         if not options.workers:
             why = "the workers still use it (--no-workers)"
             return Ending(left=(_stays(urls, why, "run invoke deploy-etcd without --no-workers"),))
+        from provision.plans.alluxio import endpoints
+
         told = endpoints.steps(inventory, alluxio, etcd, observed.running.cluster)
         steps += told.steps
         notes += told.notes
@@ -116,6 +114,8 @@ def end(
 def _others(inventory: Inventory, etcd: Etcd, lock_out: Sequence[str]) -> str | list[Problem]:
     """Why live workers of other clusters may still use the former URLs; or warnings about those
     that the operator cuts off."""
+    from provision.plans.etcd.state import other_clusters
+
     try:
         found = other_clusters.ask(inventory, etcd)
     except ProvisionError as error:
@@ -125,7 +125,8 @@ def _others(inventory: Inventory, etcd: Etcd, lock_out: Sequence[str]) -> str | 
         return f"workers of other clusters may use it: {live}"
     if found.why:
         return "etcd does not let this login list the other clusters"
-    return list(other_clusters.require(etcd, found, _HARM, lock_out))
+    harm = other_clusters.Harm("that lose etcd if they use a former URL", "", "--lock-out")
+    return list(other_clusters.require(etcd, found, harm, lock_out))
 
 
 def _nobody_new(gate: Gate, inventory: Inventory, etcd: Etcd, lock_out: Sequence[str]) -> Gate:
