@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from provision.cli.command import command
-from provision.cli.run import DEFAULT_INVENTORY, Run
+from provision.cli.inventory_path import DEFAULT_INVENTORY
+from provision.cli.run import Run
 from provision.cli.tasks import common
 from provision.errors import UsageError
 

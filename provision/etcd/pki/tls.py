@@ -401,7 +401,6 @@ def own_certificate(
     to show, if any; empty when there was no certificate before."""
     from provision.etcd.pki import own_ca
 
-
     def renew() -> None:
         days = cluster.tls.leaf_days
         own_ca.renew_client(cluster.tls.pki_dir, cluster.name, signer, days)
