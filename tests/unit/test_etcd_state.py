@@ -245,6 +245,13 @@ class TestCluster:
         assert running.pending.workers
         assert state.require_running(found) is running
 
+    def test_etcd_may_list_them_in_another_order(self, world: World) -> None:
+        world.listed = registered(TWO, THREE, ONE)
+        running = world.observe().running
+        assert world.looks == [CLUSTER.members]
+        assert running is not None
+        assert running.health is running.declared
+
     def test_a_member_that_is_not_declared_counts_and_is_asked(self, world: World) -> None:
         four = builders.member(4)
         world.listed = registered(ONE, TWO, THREE, four)

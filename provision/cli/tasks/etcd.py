@@ -9,6 +9,9 @@ from provision.cli.command import command
 from provision.cli.run import Run
 from provision.cli.tasks import common
 
+#: What deploy-etcd needs when the hosts have answered for the first time.
+_DEPLOY = ("provision.plans.etcd.state.observe", "jinja2", "provision.plans.etcd.deploy_etcd")
+
 
 @command(
     changes=True,
@@ -35,12 +38,12 @@ def deploy_etcd(
     inventory does not declare, and a newer patch release: the inventory may be an old one. The plan
     is shown before it is applied; a second run changes nothing.
     """
+    inventory = common.load_own_etcd(run, *_DEPLOY)
     from provision.cli import console
     from provision.etcd.cluster import gates
     from provision.plans.etcd import deploy_etcd
     from provision.plans.etcd.state import observe
 
-    inventory = common.load_own_etcd(run)
     taken = common.taken_over(take_over, inventory.etcd.folders)
     cluster = replace(inventory.etcd, downgrade=downgrade, take_over=taken)
     inventory = replace(inventory, etcd=cluster)

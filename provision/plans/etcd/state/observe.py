@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -18,7 +18,7 @@ from provision.etcd.member.membership_diff import MemberList
 from provision.host import fitness, gather, preflight
 from provision.host.facts import HostFacts
 from provision.host.resources import MARKER
-from provision.inventory.resolved import EtcdCluster, Machine
+from provision.inventory.resolved import EtcdCluster, EtcdMember, Machine
 from provision.plans.etcd.state import member_preflight
 
 #: Unpacked, an etcd release takes about four times its tarball.
@@ -168,12 +168,16 @@ def _cluster(etcd: Etcd) -> tuple[ClusterHealth, Running | None]:
         return seen, None
     there = membership_diff.member_list(cluster, seen.registered)
     voters = seen
-    if there.voters != cluster.members:
+    if _by_name(there.voters) != _by_name(cluster.members):  # etcd lists them in another order
         # Members that are not declared, or declared with another address, are looked at, too.
         voters = health.observe(etcd.with_cluster(replace(cluster, members=there.voters)))
         if voters.registered:
             there = membership_diff.member_list(cluster, voters.registered)
     return seen, Running(there, voters, seen, todo_keys.read(voters, etcd))
+
+
+def _by_name(members: Sequence[EtcdMember]) -> dict[str, EtcdMember]:
+    return {m.name: m for m in members}
 
 
 def _rooms(
