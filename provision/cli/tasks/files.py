@@ -212,8 +212,9 @@ def export_ssh_config(run: Run) -> int:
     from provision.ssh.export import ssh_config
     from provision.ssh.user_config import UserConfig
 
+    common.warn(run)
     try:
-        text = ssh_config(common.load(run), UserConfig())
+        text = ssh_config(run.inventory, UserConfig())
     except ValueError as error:
         raise UsageError(str(error), id="ssh-config-invalid") from None
     if run.json:
