@@ -18,6 +18,7 @@ from provision.ids import Id
 if TYPE_CHECKING:
     from provision.cli.documents import Extra, Finished
     from provision.engine.plan import Plan
+    from provision.etcd.cluster.guard import Probes
     from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, Inventory
 
 #: Help of options that several commands have.
@@ -48,16 +49,17 @@ WORKERS = frozenset(
 )
 
 
-def load(run: Run, *then: str) -> Inventory:
+def load(run: Run, *then: str, plans: Probes | None = None) -> Inventory:
     """Load the inventory, and find out which cluster it is, if the command must know.
 
     While the hosts answer, a thread imports what the command needs ``then``: etcd's client
-    libraries, and these modules.
+    libraries, and these modules. ``plans``: what the plan needs of the members' hosts
+    (:mod:`provision.etcd.cluster.guard`).
     """
     inventory = run.inventory
     warn(run)
     if run.guarded:
-        return _establish(run, inventory, then)
+        return _establish(run, inventory, then, plans)
     _import(*then)
     return inventory
 
@@ -76,10 +78,10 @@ def _preload(*modules: str) -> None:
             import_module(module)
 
 
-def load_own_etcd(run: Run, *then: str) -> Inventory:
+def load_own_etcd(run: Run, *then: str, plans: Probes | None = None) -> Inventory:
     """As :func:`load`. Raises :class:`UsageError` with an external etcd."""
     require_own_etcd(run)
-    return load(run, *then)
+    return load(run, *then, plans=plans)
 
 
 def require_own_etcd(run: Run) -> Inventory:
@@ -93,7 +95,9 @@ def require_own_etcd(run: Run) -> Inventory:
     return run.inventory
 
 
-def _establish(run: Run, inventory: Inventory, then: Sequence[str]) -> Inventory:
+def _establish(
+    run: Run, inventory: Inventory, then: Sequence[str], plans: Probes | None
+) -> Inventory:
     """The inventory with the etcd cluster that this command works on: see :mod:`guard`.
 
     Commands on workers also look at the members' hosts, for the last run's note. The workers'
@@ -129,6 +133,7 @@ def _establish(run: Run, inventory: Inventory, then: Sequence[str]) -> Inventory
         run.etcd(inventory.etcd).as_worker(login),
         run.cluster_id,
         starts=run.command == "deploy-etcd",
+        plans=plans,
     )
     run.found = established.etcd
     return established
