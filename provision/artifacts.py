@@ -55,7 +55,7 @@ def fetch(source: Source, cache: Path) -> Artifact:
     expected = _expected(source)
     try:
         seen = tar_reader.kept(cache, expected)
-        path = source.path or cache / expected[:16] / file_name(source)
+        path = _place(source, cache, expected)
         if source.path is None and not path.exists():
             _download(source, expected, path)
         actual, look = (digest(path), seen) if seen is not None else tar_reader.read(path)
@@ -85,6 +85,17 @@ def fetch(source: Source, cache: Path) -> Artifact:
             id="checksum-mismatch",
         )
     return Artifact(path=path, sha256=actual, size=size, seen=look)
+
+
+def declared(source: Source, cache: Path) -> Artifact | None:
+    """What :func:`fetch` returns when the tarball is right; nobody has looked into it. None when it
+    is not on this machine yet."""
+    try:
+        expected = _expected(source)
+        path = _place(source, cache, expected)
+        return Artifact(path=path, sha256=expected, size=path.stat().st_size)
+    except (OSError, PreflightFailed):
+        return None
 
 
 def remember(artifact: Artifact, cache: Path) -> None:
@@ -133,6 +144,10 @@ def default_cache() -> Path:
     """Where downloads are kept: ``$XDG_CACHE_HOME/alluxio-provision`` or below ``~/.cache``."""
     root = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(root).expanduser() / "alluxio-provision"
+
+
+def _place(source: Source, cache: Path, expected: str) -> Path:
+    return source.path or cache / expected[:16] / file_name(source)
 
 
 def _expected(source: Source) -> str:

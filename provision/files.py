@@ -7,7 +7,6 @@ import errno
 import os
 import select
 import stat
-import tempfile
 import time
 from pathlib import Path
 
@@ -94,6 +93,8 @@ def write_whole(path: Path, text: str | bytes, *, private: bool = False) -> None
     """
     umask = _umask()
     try:
+        import tempfile  # it imports random and shutil, which no reader of a file needs
+
         # The temporary name has another ending: a collector that looks for *.prom ignores it.
         descriptor, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:

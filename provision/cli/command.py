@@ -6,9 +6,7 @@ the same options, error lines and exit codes.
 
 from __future__ import annotations
 
-import atexit
 import functools
-import gc
 import inspect
 import io
 import os
@@ -25,9 +23,10 @@ from invoke.tasks import Task
 
 from provision.cli.confirm import until_settled
 from provision.cli.interrupt import INTERRUPTED, between_imports
+from provision.cli.inventory_path import DEFAULT_INVENTORY, INVENTORY_VARIABLE
 from provision.cli.moving import Screen
 from provision.cli.pipe import BROKEN_PIPE, discard_output, flush_output
-from provision.cli.run import DEFAULT_INVENTORY, INVENTORY_VARIABLE, Run
+from provision.cli.run import Run
 from provision.errors import ChangeFailed, ProvisionError, UsageError
 from provision.text import EXCERPT, printable
 
@@ -253,7 +252,6 @@ def perform(
     """Run ``body``; print its error on stderr. Returns the exit code (None: 0)."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # no error for characters that a terminal lacks
-    _start_lightly()
     path = options.get("inventory") or os.environ.get(INVENTORY_VARIABLE) or DEFAULT_INVENTORY
     run = Run(
         command=name,
@@ -392,19 +390,6 @@ def _mistake(error: Exception, run: Run) -> ProvisionError:
     return ProvisionError(
         f"{what}; run again with --debug FILE for a report, or --traceback", id="internal-error"
     )
-
-
-def _start_lightly() -> None:
-    """Leave out work that only costs time during imports: imports take half of a run that changes
-    nothing.
-
-    During imports and at the end, the garbage collector would walk the same thousands of objects
-    again and again; in a long run, cycles are still collected. pydantic would read the metadata of
-    every installed package to look for plugins.
-    """
-    gc.set_threshold(200_000)
-    atexit.register(gc.freeze)
-    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
 
 def _say_error(error: ProvisionError, code: int, *, json: bool) -> None:

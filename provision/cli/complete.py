@@ -1,7 +1,8 @@
 """The names that complete a word of a command line: by a light read of the inventory in force.
 
 The scripts of :mod:`provision.cli.completion` ask for them. Nothing is contacted, nothing is
-written, and an error is no answer: a person who types does not want to read it.
+written, and an error is no answer: a person who types does not want to read it, or to wait.
+This module imports little, and never Invoke.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from provision.cli.run import DEFAULT_INVENTORY, INVENTORY_VARIABLE
+from provision.cli.inventory_path import DEFAULT_INVENTORY, INVENTORY_VARIABLE
 from provision.inventory import names
 
 #: The option of the program, before the kind, the value so far, and the words before it.

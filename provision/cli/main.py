@@ -14,6 +14,9 @@ from provision.cli.interrupt import exit_when_interrupted
 def main() -> None:
     """The console script. Ends the process with the exit code of the task."""
     exit_when_interrupted()
+    from provision.cli.lightly import start_lightly
+
+    start_lightly()
     if sys.argv[1:2] == ["--complete-names"]:
         from provision.cli import complete
 

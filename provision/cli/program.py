@@ -24,7 +24,7 @@ from provision.cli.command import perform
 from provision.cli.commands import namespace
 from provision.cli.first_screen import NAME, first_screen
 from provision.cli.tasks import files
-from provision.cli.usage import answered, check_core, no_task, prepare
+from provision.cli.usage import answered, check_core, no_task, of_line, prepare
 from provision.errors import UsageError
 from provision.program_in_use import rendered
 
@@ -68,6 +68,7 @@ class _Program(Program):
 
     def parse_collection(self) -> None:
         super().parse_collection()
+        self.collection = of_line(self.collection, self.core.unparsed)
         for task in self.collection.tasks.values():
             task.__doc__ = rendered(task.__doc__)
             task.help = {name: rendered(text) for name, text in task.help.items()}

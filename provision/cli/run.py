@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from provision import progress
+from provision.cli.inventory_path import DEFAULT_INVENTORY
 
 if TYPE_CHECKING:
     from provision.engine.plan import Plan
@@ -17,10 +18,6 @@ if TYPE_CHECKING:
     from provision.inventory.resolved import EtcdCluster
     from provision.ssh.passwords import Passwords
     from provision.ssh.session import Fleet, RoundTrip, Stats
-
-
-DEFAULT_INVENTORY = "inventory/inventory.yml"
-INVENTORY_VARIABLE = "PROVISION_INVENTORY"
 
 
 @dataclass(slots=True)

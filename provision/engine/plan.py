@@ -11,11 +11,9 @@ import contextlib
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, TypedDict
+from typing import TYPE_CHECKING, Literal, Protocol, TypedDict
 
 from provision import artifacts, progress
-from provision.engine import audit, lock
-from provision.engine.affected import Affected, AffectedDocument, affected
 from provision.engine.guards import Guard
 from provision.errors import ChangeFailed, Problem, ProblemDocument, ProvisionError
 from provision.host.diff import (
@@ -33,6 +31,10 @@ from provision.ids import Id
 from provision.inventory.resolved import Machine
 from provision.ssh.session import DEFAULT_TIMEOUT, Fleet, Result, Session, failures
 from provision.text import printable_lines
+
+if TYPE_CHECKING:
+    from provision.engine import audit
+    from provision.engine.affected import Affected, AffectedDocument
 
 #: Tarball bytes per second that even the slowest host hashes and unpacks.
 UNPACK_BYTES_PER_SECOND = 5e6
@@ -166,6 +168,8 @@ class Plan:
     def affected(self) -> tuple[Affected, ...]:
         """The services that the plan stops or restarts. A plan that disturbs a member of etcd locks
         every member."""
+        from provision.engine.affected import affected
+
         return affected(self.steps, len({*self.guards}))
 
     @property
@@ -228,6 +232,9 @@ def apply(plan: Plan, fleet: Fleet, watcher: Watcher | None = None) -> None:
     """
     if not plan.steps:
         return
+    # A run without changes, the most frequent one, needs neither.
+    from provision.engine import audit, lock
+
     watcher = watcher or Quiet()
     by = audit.author(plan.command, plan.cluster)
     with lock.held(fleet, plan.machines, plan.command) as still_locked:
@@ -297,6 +304,8 @@ def _gate(gate: Gate | None, watcher: Watcher, where: str, *, begun: bool) -> No
 
 
 def _call(step: Step, where: str, by: audit.Author) -> None:
+    from provision.engine import audit
+
     for call in step.calls:
         try:
             with progress.waiting(call.what):
@@ -313,6 +322,8 @@ def _call(step: Step, where: str, by: audit.Author) -> None:
 
 
 def _run(step: Step, fleet: Fleet, watcher: Watcher, where: str, by: audit.Author) -> None:
+    from provision.engine import audit
+
     by_machine = {host.machine: host for host in step.hosts}
 
     def work(session: Session) -> None:

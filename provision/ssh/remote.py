@@ -24,9 +24,9 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 ENVIRONMENT = {"PATH": PATH, "LC_ALL": "C", "HOME": "/root", "SHELL": "/bin/sh"}
 #: Bytes that a login shell may print before the answer.
 MAX_NOISE = 64 << 10
-#: Characters that no shell takes in its own way within single quotes. fish takes ``\``, and tcsh
+#: Characters that some shell takes in its own way within single quotes. fish takes ``\``, and tcsh
 #: takes ``!`` and a line end.
-_PLAIN = re.compile(r"[^'\\!\n\r]")
+_NOT_PLAIN = re.compile(r"['\\!\n\r]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ def command_line(command: str, marks: Marks, *, password: bool = False) -> str:
 
 
 def _for_any_shell(program: str) -> str:
-    encoded = "".join(c if _PLAIN.fullmatch(c) else f"\\0{ord(c):03o}" for c in program)
+    encoded = _NOT_PLAIN.sub(lambda found: f"\\0{ord(found[0]):03o}", program)
     return f"""exec sh -c 'eval "$(printf %b "$0")"' '{encoded}'"""
 
 

@@ -17,7 +17,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from typing import IO, TYPE_CHECKING, NoReturn, Protocol, TypeVar
 
@@ -180,11 +180,18 @@ class Session:
         self._refused: Unreachable | None = None
         self._patience = PATIENCE * machine.connect_timeout
         self._connection: Connection | None = None
+        #: The connection that was begun before the first use.
+        self._begun: Future[paramiko.Transport] | None = None
         #: For commands that the first connection has no session for.
         self._more: list[Connection] = []
         self._opening = threading.Lock()
         self._ended = False
         self._lasting = False
+
+    def begin(self, pool: Executor) -> None:
+        """Connect in a thread of ``pool``. The first use waits for the connection, and has its
+        error: a second attempt would be a second refused login."""
+        self._begun = pool.submit(self._opened)
 
     def open(self) -> None:
         """Connect now. Raises :class:`Unreachable`."""
@@ -473,6 +480,12 @@ class Session:
         yield connection.transport
 
     def _transport(self) -> paramiko.Transport:
+        begun, self._begun = self._begun, None
+        if begun is not None:
+            begun.result()
+        return self._opened()
+
+    def _opened(self) -> paramiko.Transport:
         with self._opening:
             if self._connection is not None and not self._connection.is_connected:
                 self.close()  # the connection is broken; the next use may succeed
@@ -580,14 +593,25 @@ class Fleet:
                 )
             return self._sessions[machine]
 
+    def begin(self, machines: Sequence[Machine]) -> None:
+        """Connect to ``machines`` in the background: the caller has something else to do before it
+        asks them."""
+        self._connect_by()  # the import comes first: threads that import disturb one another
+        pool = ThreadPoolExecutor(min(self.parallel, len(machines)), "begin")
+        for machine in machines:
+            self.session(machine).begin(pool)
+        pool.shutdown(wait=False)
+
     def _connect(self, machine: Machine) -> Connection:
+        return self._connect_by().connect(machine)
+
+    def _connect_by(self) -> Connector:
         with self._lock:
             if self._connector is None:
                 from provision.ssh.connect import Connector
 
                 self._connector = Connector(self._passwords)
-            connector = self._connector
-        return connector.connect(machine)
+            return self._connector
 
     def map(
         self,

@@ -43,6 +43,13 @@ class TestPath:
         found = artifacts.fetch(Source(path=tarball, sha256=digest), tarball.parent / "cache")
         assert found == artifacts.Artifact(tarball, SHA, len(BODY))
 
+    def test_what_is_declared_before_anybody_has_looked(self, tarball: Path) -> None:
+        cache = tarball.parent / "cache"
+        good, bad = Source(path=tarball, sha256=SHA.upper()), Source(path=tarball, sha256="0" * 64)
+        assert artifacts.declared(good, cache) == artifacts.fetch(good, cache)
+        assert artifacts.declared(bad, cache) == artifacts.Artifact(tarball, "0" * 64, len(BODY))
+        assert artifacts.declared(Source(path=cache, sha256=SHA), cache) is None  # not there
+
     def test_another_digest(self, tarball: Path) -> None:
         said = refused(Source(path=tarball, sha256="0" * 64), Path("/nowhere"))
         assert f"sha256 is {SHA}, but the inventory says {'0' * 64}" in said

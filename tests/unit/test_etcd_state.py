@@ -232,6 +232,49 @@ class TestHosts:
         assert {id for _, id in world.refused_with()} == {"tarball-unfit"}
 
 
+class TestLookedBefore:
+    """The guard's look has asked for the same, in its own round trip."""
+
+    @staticmethod
+    def known(world: World, etcd: Etcd) -> dict[Machine, tuple[Probe, HostFacts]]:
+        return {m: (p, world.facts[m]) for m, p in state.probes(etcd).items()}
+
+    @pytest.fixture
+    def etcd(self, tmp_path: Path, world: World) -> Etcd:
+        tarball = tmp_path / "etcd-linux-amd64.tar.gz"
+        tarball.touch()
+        world.artifact = Artifact(tarball, "0" * 64, 0)
+        source = Source(path=tarball, sha256="0" * 64)
+        return Etcd(replace(CLUSTER, source=source), Fleet(1))
+
+    def test_nobody_is_asked_again_in_the_same_look(self, world: World, etcd: Etcd) -> None:
+        etcd.learned.looked = self.known(world, etcd)
+        found = state.observe(etcd)
+        assert world.asked == [{}]
+        assert list(found.facts.items()) == list(world.facts.items())
+        state.observe(etcd)  # a later look, for example after a change
+        assert set(world.asked[1]) == set(world.facts)
+
+    def test_who_did_not_answer_is_asked(self, world: World, etcd: Etcd) -> None:
+        etcd.learned.looked = self.known(world, etcd)
+        etcd.learned.looked = {m: f for m, f in etcd.learned.looked.items() if m != TWO.machine}
+        found = state.observe(etcd)
+        assert [set(a) for a in world.asked] == [{TWO.machine}]
+        assert list(found.facts) == [m.machine for m in CLUSTER.members]
+
+    def test_a_probe_for_something_else_does_not_count(self, world: World, etcd: Etcd) -> None:
+        etcd.learned.looked = self.known(world, etcd)
+        other = etcd.with_cluster(replace(etcd.cluster, install_dir="/opt/other"))
+        state.observe(other)
+        assert set(world.asked[0]) == set(world.facts)
+
+    def test_a_tarball_that_is_not_here_yet(self, world: World, etcd: Etcd) -> None:
+        source = Source(path=Path("/nowhere/etcd.tar.gz"), sha256="0" * 64)
+        assert state.probes(etcd.with_cluster(replace(CLUSTER, source=source))) == {}
+        package = etcd.with_cluster(replace(CLUSTER, source=Source(package=True)))
+        assert set(state.probes(package)) == set(world.facts)
+
+
 class TestCluster:
     def test_the_declared_members_are_asked_once(self, world: World) -> None:
         world.listed = registered(ONE, TWO, THREE)
@@ -244,6 +287,13 @@ class TestCluster:
         assert running.pending.clean == dict.fromkeys(("infra1", "infra2", "infra3"), "c")
         assert running.pending.workers
         assert state.require_running(found) is running
+
+    def test_etcd_may_list_them_in_another_order(self, world: World) -> None:
+        world.listed = registered(TWO, THREE, ONE)
+        running = world.observe().running
+        assert world.looks == [CLUSTER.members]
+        assert running is not None
+        assert running.health is running.declared
 
     def test_a_member_that_is_not_declared_counts_and_is_asked(self, world: World) -> None:
         four = builders.member(4)

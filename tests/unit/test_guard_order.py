@@ -44,7 +44,7 @@ class Looks:
         monkeypatch.setattr(guard, "answers", lambda found: found)
         self.look = look
 
-    def _observe(self, etcd: Etcd) -> Look:
+    def _observe(self, etcd: Etcd, plans: object = None) -> Look:
         self.asked.append(etcd)
         return self.look
 
@@ -286,6 +286,45 @@ class TestObserve:
         assert asked == [(fleet, {"10.0.0.1", "10.0.0.2", "10.0.0.3"})] * 2
         assert set(found.facts) == {m.machine for m in CLUSTER.members}
 
+    def test_what_a_plan_needs_is_asked_in_the_same_round_trip(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked: list[Mapping[Machine, Probe]] = []
+        silent = {"/var/lib/etcd/member": hosts.text("")}
+
+        def gathered(
+            _: Fleet, probes: Mapping[Machine, Probe]
+        ) -> tuple[dict[Machine, HostFacts], list[object]]:
+            asked.append(probes)
+            of = {1: {}, 2: silent}  # the third cannot be reached
+            return {
+                m: hosts.facts(1, paths=of[n]) for m in probes if (n := int(m.host[-1])) in of
+            }, []
+
+        monkeypatch.setattr(gather, "gather_facts", gathered)
+        monkeypatch.setattr(
+            health,
+            "observe",
+            lambda _: ClusterHealth(
+                CLUSTER, tuple(MemberHealth(m, error="no") for m in CLUSTER.members)
+            ),
+        )
+        first, second, third = (m.machine for m in CLUSTER.members)
+        wanted = Probe(ports=(2379,), paths=("/x", "/var/lib/etcd/member"), commands={"a": "b"})
+        etcd = Etcd(CLUSTER, Fleet(1))
+        guard.observe(etcd, lambda _: dict.fromkeys((first, second, third), wanted))
+        probe = asked[0][first]
+        assert (probe.ports, probe.commands, probe.addresses) == ((2379,), {"a": "b"}, True)
+        assert probe.paths[:2] == wanted.paths  # each once
+        assert len(probe.paths) == len({*probe.paths})
+        assert "/etc/systemd/system/etcd.service" in {r.place().path for r in probe.resources}  # type: ignore[union-attr]
+        # The second one was asked for its data only when it was silent.
+        assert set(asked[1]) == {second}
+        assert set(etcd.learned.looked) == {first}
+        assert etcd.learned.looked[first][0] is wanted
+        guard.observe(etcd)
+        assert etcd.learned.looked == {}
+
     def test_the_first_answer_of_a_host_stays_where_only_others_are_asked_again(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -451,7 +490,7 @@ class TestMembersThatListenElsewhere:
             facts[m.machine] = replace(seen, paths={**seen.paths, **data, path: text})
         asked: list[list[int | None]] = []
 
-        def observe(etcd: Etcd) -> Look:
+        def observe(etcd: Etcd, plans: object = None) -> Look:
             members = etcd.cluster.members
             at = [m.serves_at for m in members]
             asked.append([None if p is None else p.port for p in at])

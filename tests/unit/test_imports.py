@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 #: Libraries whose import takes time, by their top-level names.
+pytestmark = pytest.mark.process
+
 HEAVY = {"invoke", "fabric", "paramiko", "grpc", "etcd3", "pydantic", "cryptography", "jinja2"}
 HEAVY |= {"rich", "ruamel", "yaml"}
 _RUN = """
@@ -23,24 +25,45 @@ from provision.cli.main import main
 said = io.StringIO()
 with contextlib.suppress(SystemExit), contextlib.redirect_stdout(said):
     main()
-assert said.getvalue()
-print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))
+print(json.dumps([said.getvalue(), sorted(sys.modules)]))
 """
+ROOT = Path(__file__).parents[2]
+EXAMPLE = str(ROOT / "inventory" / "example.yml")
+#: One member, without TLS, whose host nobody can reach.
+AWAY = """\
+cluster: Away
+ssh: {user: nobody, port: 1, connect_timeout: 2}
+etcd:
+  version: 3.6.16
+  source: {package: true}
+  tls: {peer: false, client: false}
+  members:
+    etcd0: {host: 127.0.0.1, address: 127.0.0.1}
+"""
+#: Invoke itself; its own configuration reads YAML.
+TASKS = {"invoke", "yaml"}
+INVENTORY = {*TASKS, "pydantic", "ruamel"}
 
 
-def imported(*words: str) -> set[str]:
-    """The heavy libraries that a run of ``alluxio-provision`` imports."""
+def modules(*words: str, says: bool = True) -> set[str]:
+    """The modules that a run of ``alluxio-provision`` imports. ``says``: it prints its answer."""
     done = subprocess.run(
         [sys.executable, "-c", _RUN, json.dumps(words)],
         capture_output=True,
         text=True,
         check=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
-    return HEAVY & set(json.loads(done.stdout.splitlines()[-1]))
+    said, found = json.loads(done.stdout.splitlines()[-1])
+    assert bool(said) is says, done.stderr
+    return set(found)
 
 
-@pytest.mark.process
+def imported(*words: str, says: bool = True) -> set[str]:
+    """The heavy libraries that a run of ``alluxio-provision`` imports."""
+    return HEAVY & {name.partition(".")[0] for name in modules(*words, says=says)}
+
+
 @pytest.mark.parametrize(
     "words", [(), ("help",), ("--help",), ("-h",), ("--version",), ("-V",)], ids=" ".join
 )
@@ -48,7 +71,71 @@ def test_the_first_screen_and_the_version_need_none(words: tuple[str, ...]) -> N
     assert imported(*words) == set()
 
 
-@pytest.mark.process
-@pytest.mark.parametrize("words", [("--list",), ("help", "workers"), ("help", "check-nodes")])
-def test_help_needs_invoke_alone(words: tuple[str, ...]) -> None:
-    assert imported(*words) <= {"invoke", "yaml"}  # Invoke's own configuration reads YAML
+def test_names_for_a_completion_need_the_reader_of_yaml() -> None:
+    words = ("--complete-names", "workers", "", "logs", "--inventory", EXAMPLE)
+    assert imported(*words) == {"ruamel"}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--list",),
+        ("help", "workers"),
+        ("help", "check-nodes"),
+        ("--print-completion-script", "bash"),
+        ("explain", "host-unreachable"),
+        ("show-schema", "plan"),
+    ],
+    ids=" ".join,
+)
+def test_help_and_texts_need_invoke_alone(words: tuple[str, ...]) -> None:
+    assert imported(*words) <= TASKS
+
+
+@pytest.mark.parametrize(
+    ("words", "more"),
+    [
+        (("show-inventory", "--format", "json"), set()),
+        (("show-inventory",), {"rich"}),
+        (("export-ssh-config",), set()),
+        (("render-client-config",), {"jinja2"}),
+    ],
+    ids=lambda value: " ".join(value),
+)
+def test_what_contacts_nobody_needs_neither_ssh_nor_grpc(
+    words: tuple[str, ...], more: set[str]
+) -> None:
+    assert imported(*words, "--inventory", EXAMPLE) <= INVENTORY | more
+
+
+@pytest.mark.parametrize("task", ["deploy-etcd", "check-nodes", "status"])
+def test_an_inventory_with_a_mistake_needs_no_more_than_its_reader(
+    task: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "inventory.yml"
+    path.write_text(AWAY.replace("etcd0:", "etcd 0:"))
+    assert imported(task, "--inventory", str(path), says=False) <= INVENTORY
+
+
+def test_a_cluster_without_tls_needs_no_certificates_and_no_tables(tmp_path: Path) -> None:
+    path = tmp_path / "inventory.yml"
+    path.write_text(AWAY)
+    found = modules("deploy-etcd", "--inventory", str(path), says=False)
+    assert "paramiko" in found  # it came as far as the hosts
+    assert "rich" not in found
+    assert "cryptography.x509" not in found
+    for name in ("pki.own_ca", "pki.external_ca", "pki.certificates"):
+        assert f"provision.etcd.{name}" not in found
+
+
+def test_the_plan_for_etcd_needs_no_worker_s_and_no_lock() -> None:
+    """What a run that changes nothing does not use."""
+    code = "import json, sys; import provision.plans.etcd.deploy_etcd; "
+    code += "import provision.etcd.cluster.guard; print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    found = json.loads(done.stdout)
+    others = ("alluxio", "plans.alluxio", "engine.lock", "engine.audit", "cli", "check_nodes")
+    assert [n for n in found if n.startswith(tuple(f"provision.{o}" for o in others))] == []
+    assert {"grpc", "rich", "jinja2", "paramiko", "cryptography"}.isdisjoint(found)

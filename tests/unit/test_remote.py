@@ -116,6 +116,57 @@ def test_why_a_host_opens_no_stream(error: Exception, forwarding: str | None) ->
     assert caught.value.forwarding == forwarding
 
 
+class TestBegin:
+    """A connection that is begun before its first use."""
+
+    def test_the_first_use_waits_for_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        connected: list[Machine] = []
+        goes_on = threading.Event()
+        connection = SimpleNamespace(transport=object(), is_connected=True)
+
+        def connect(machine: Machine) -> Any:
+            assert goes_on.wait(10)
+            connected.append(machine)
+            return connection
+
+        fleet = Fleet(2)
+        monkeypatch.setattr(fleet, "_connect", connect)
+        fleet.begin([A, B, C])  # returns at once
+        goes_on.set()
+        for machine in (A, B, C):
+            assert fleet.session(machine)._transport() is connection.transport
+            assert fleet.session(machine)._transport() is connection.transport
+        assert sorted(m.host for m in connected) == ["a", "b", "c"]
+
+    def test_the_first_use_has_its_error_and_no_second_login(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        tried: list[Machine] = []
+
+        def refuse(machine: Machine) -> NoReturn:
+            tried.append(machine)
+            raise paramiko.AuthenticationException("no")
+
+        fleet = Fleet(2)
+        monkeypatch.setattr(fleet, "_connect", refuse)
+        fleet.begin([A])
+        for attempts in (1, 2):  # later uses try again, as ever
+            with pytest.raises(Unreachable, match="login refused"):
+                fleet.session(A).open()
+            assert tried == [A] * attempts
+
+    def test_one_that_was_lost_before_its_first_use_is_opened_again(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        lost = SimpleNamespace(transport=object(), is_connected=False, close=lambda: None)
+        found = SimpleNamespace(transport=object(), is_connected=True)
+        connections = iter([lost, found])
+        fleet = Fleet(2)
+        monkeypatch.setattr(fleet, "_connect", lambda _: next(connections))
+        fleet.begin([A])
+        assert fleet.session(A)._transport() is found.transport
+
+
 class TestMap:
     def test_each_host_has_its_value_or_its_error_in_the_order_asked(self) -> None:
         def work(session: Session) -> str:

@@ -16,7 +16,8 @@ from invoke.exceptions import Exit
 from provision import tables
 from provision.cli.command import command
 from provision.cli.commands import namespace
-from provision.cli.run import DEFAULT_INVENTORY, Run
+from provision.cli.inventory_path import DEFAULT_INVENTORY
+from provision.cli.run import Run
 from provision.cli.tasks import cluster, common
 from provision.engine import lock
 from provision.engine.plan import HostChanges, Plan, Step

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+import threading
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from provision.cli import confirm
@@ -15,6 +18,7 @@ from provision.ids import Id
 if TYPE_CHECKING:
     from provision.cli.documents import Extra, Finished
     from provision.engine.plan import Plan
+    from provision.etcd.cluster.guard import Probes
     from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, Inventory
 
 #: Help of options that several commands have.
@@ -46,22 +50,39 @@ WORKERS = frozenset(
 )
 
 
-def load(run: Run) -> Inventory:
-    """Load the inventory, and import SSH and etcd's client libraries at the same time."""
-    import threading
+def load(run: Run, *then: str, plans: Probes | None = None) -> Inventory:
+    """Load the inventory, and find out which cluster it is, if the command must know.
 
-    from provision.etcd.api import client
-
-    threading.Thread(target=client.preload, name="preload", daemon=True).start()
+    While the hosts answer, a thread imports what the command needs ``then``: etcd's client
+    libraries, and these modules. ``plans``: what the plan needs of the members' hosts
+    (:mod:`provision.etcd.cluster.guard`).
+    """
     inventory = run.inventory
     warn(run)
-    return _establish(run, inventory) if run.guarded else inventory
+    if run.guarded:
+        return _establish(run, inventory, then, plans)
+    _import(*then)
+    return inventory
 
 
-def load_own_etcd(run: Run) -> Inventory:
+def _import(*modules: str) -> None:
+    """Import etcd's client libraries and ``modules`` in a thread."""
+    threading.Thread(target=_preload, args=modules, name="preload", daemon=True).start()
+
+
+def _preload(*modules: str) -> None:
+    from provision.etcd.api import client
+
+    with contextlib.suppress(Exception):  # it comes again, where the module is used
+        client.preload()
+        for module in modules:
+            import_module(module)
+
+
+def load_own_etcd(run: Run, *then: str, plans: Probes | None = None) -> Inventory:
     """As :func:`load`. Raises :class:`UsageError` with an external etcd."""
     require_own_etcd(run)
-    return load(run)
+    return load(run, *then, plans=plans)
 
 
 def require_own_etcd(run: Run) -> Inventory:
@@ -75,7 +96,19 @@ def require_own_etcd(run: Run) -> Inventory:
     return run.inventory
 
 
-def _establish(run: Run, inventory: Inventory) -> Inventory:
+def agrees(inventory: Inventory, word: str) -> bool:
+    """Whether the operator has agreed that other clusters are unknown. ``word`` is the option's
+    value; what the question needs is imported only for an answer. Raises :class:`UsageError`."""
+    if not word:
+        return False
+    from provision.plans.etcd.state import other_clusters
+
+    return other_clusters.agrees(inventory, word)
+
+
+def _establish(
+    run: Run, inventory: Inventory, then: Sequence[str], plans: Probes | None
+) -> Inventory:
     """The inventory with the etcd cluster that this command works on: see :mod:`guard`.
 
     Commands on workers also look at the members' hosts, for the last run's note. The workers'
@@ -83,11 +116,6 @@ def _establish(run: Run, inventory: Inventory) -> Inventory:
     group without a majority of the declared members is refused. Workers that do not register in
     etcd need none, except for keys that are left in etcd.
     """
-    from provision.alluxio.worker import desired
-    from provision.engine.guards import Guard
-    from provision.etcd.api.login import root_login
-    from provision.etcd.cluster import guard
-
     run.established = True
     alluxio = inventory.alluxio
     for_workers = run.command in WORKERS
@@ -95,16 +123,28 @@ def _establish(run: Run, inventory: Inventory) -> Inventory:
         alluxio.membership.in_etcd or run.command == "forget-worker"
     )
     if for_workers and not asks_etcd:
+        from provision.engine.guards import Guard
+
         run.etcd(inventory.etcd).learned.passed.add(Guard.UNFINISHED)  # they do not use etcd
         return inventory
+    if not inventory.etcd.external:
+        run.fleet.begin([m.machine for m in inventory.etcd.members])
+    from provision.etcd.cluster import guard
+
+    _import(*then)
     login = None
-    if for_workers and alluxio is not None and root_login(inventory.etcd) is None:
-        login = desired.login(alluxio)
+    if for_workers and alluxio is not None:
+        from provision.alluxio.worker import desired
+        from provision.etcd.api.login import root_login
+
+        if root_login(inventory.etcd) is None:
+            login = desired.login(alluxio)
     established = guard.establish(
         inventory,
         run.etcd(inventory.etcd).as_worker(login),
         run.cluster_id,
         starts=run.command == "deploy-etcd",
+        plans=plans,
     )
     run.found = established.etcd
     return established

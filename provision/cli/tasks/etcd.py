@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from provision.cli.command import command
 from provision.cli.run import Run
 from provision.cli.tasks import common
+
+if TYPE_CHECKING:
+    from provision.etcd.cluster.handle import Etcd
+    from provision.host.facts import Probe
+    from provision.inventory.resolved import Machine
+
+#: What deploy-etcd needs when the hosts have answered for the first time.
+_DEPLOY = ("provision.plans.etcd.deploy_etcd",)
+
+
+def _probes(etcd: Etcd) -> Mapping[Machine, Probe]:
+    from provision.plans.etcd.state import observe
+
+    return observe.probes(etcd)
 
 
 @command(
@@ -37,14 +53,13 @@ def deploy_etcd(
     inventory does not declare, and a newer patch release: the inventory may be an old one. The plan
     is shown before it is applied; a second run changes nothing.
     """
+    agreed = common.agrees(common.require_own_etcd(run), other_clusters_unknown)
+    inventory = common.load_own_etcd(run, *_DEPLOY, plans=_probes)
     from provision.cli import console
     from provision.etcd.cluster import gates
     from provision.plans.etcd import deploy_etcd
-    from provision.plans.etcd.state import observe, other_clusters
+    from provision.plans.etcd.state import observe
 
-    common.require_own_etcd(run)
-    agreed = other_clusters.agrees(run.inventory, other_clusters_unknown)
-    inventory = common.load_own_etcd(run)
     taken = common.taken_over(take_over, inventory.etcd.folders)
     cluster = replace(inventory.etcd, downgrade=downgrade, take_over=taken)
     inventory = replace(inventory, etcd=cluster)

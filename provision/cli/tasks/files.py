@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from provision.cli.command import command
-from provision.cli.run import DEFAULT_INVENTORY, Run
+from provision.cli.inventory_path import DEFAULT_INVENTORY
+from provision.cli.run import Run
 from provision.cli.tasks import common
 from provision.errors import UsageError
 
@@ -211,8 +212,9 @@ def export_ssh_config(run: Run) -> int:
     from provision.ssh.export import ssh_config
     from provision.ssh.user_config import UserConfig
 
+    common.warn(run)
     try:
-        text = ssh_config(common.load(run), UserConfig())
+        text = ssh_config(run.inventory, UserConfig())
     except ValueError as error:
         raise UsageError(str(error), id="ssh-config-invalid") from None
     if run.json:

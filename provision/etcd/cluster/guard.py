@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
@@ -58,21 +58,31 @@ class Look:
     asked: ClusterHealth | None = None
 
 
+#: The probes of the members' hosts that a plan needs.
+Probes = Callable[[Etcd], Mapping[Machine, Probe]]
+
+
 def establish(
-    inventory: Inventory, etcd: Etcd, wanted: str = "", *, starts: bool = False
+    inventory: Inventory,
+    etcd: Etcd,
+    wanted: str = "",
+    *,
+    starts: bool = False,
+    plans: Probes | None = None,
 ) -> Inventory:
     """The inventory with the cluster that a command may work on. ``etcd`` is the handle on the
     inventory's cluster, with the login that the command has.
 
     ``wanted`` is the value of ``--cluster-id``. For an external etcd only the members' answers
     count. ``starts``: the command starts members that are down, and this must be safe. It also
-    changes members that still serve another client URL than declared. Raises
+    changes members that still serve another client URL than declared. What the plan needs of the
+    hosts (``plans``) is asked in the same round trip; it is in ``etcd.learned.looked`` then. Raises
     :class:`PreflightFailed` when it is not clear which cluster it is, and :class:`UsageError` for a
     group that does not exist; nothing is changed.
     """
     cluster = replace(inventory.etcd, established=Established())
     etcd = etcd.with_cluster(cluster)
-    look = observe(etcd)
+    look = observe(etcd, plans)
     if starts and (elsewhere := _served_elsewhere(cluster, look)):
         cluster = replace(cluster, members=elsewhere)
         etcd = etcd.with_cluster(cluster)
@@ -188,11 +198,16 @@ def choose(inventory: Inventory, etcd: Etcd, wanted: str) -> Inventory:
     return replace(inventory, etcd=replace(cluster, established=established))
 
 
-def observe(etcd: Etcd) -> Look:
+def observe(etcd: Etcd, plans: Probes | None = None) -> Look:
     """Ask every member, and read the last run's note on each host. For members that do not answer,
-    read their data. An external etcd has only answers: this tool has no access to its hosts."""
+    read their data. An external etcd has only answers: this tool has no access to its hosts.
+
+    ``plans`` as in :func:`establish`; a later look without it forgets what was seen for the plan.
+    """
     cluster = etcd.cluster
     probes = {m.machine: _probe(cluster, m) for m in cluster.members if not cluster.external}
+    more = plans(etcd) if plans is not None else {}
+    probes |= {m: _with(probes[m], probe) for m, probe in more.items()}
     with ThreadPoolExecutor(1, "guard") as pool:
         looking = pool.submit(gather.gather_facts, etcd.fleet, probes)
         asked = health.observe(etcd)
@@ -204,6 +219,9 @@ def observe(etcd: Etcd) -> Look:
         m.machine: replace(_probe(cluster, m), commands=_disk_commands(cluster, m))
         for m in cluster.members
         if m.name not in told and m.machine in facts and desired.has_data(m, facts[m.machine])
+    }
+    etcd.learned.looked = {
+        m: (probe, facts[m]) for m, probe in more.items() if m in facts and m not in silent
     }
     if silent:
         facts |= gather.gather_facts(etcd.fleet, silent)[0]
@@ -427,6 +445,15 @@ def _probe(cluster: EtcdCluster, member: EtcdMember) -> Probe:
         ),
         paths=(f"{member.data_dir}/member", recovery_marker.path(member)),
         addresses=False,
+    )
+
+
+def _with(own: Probe, plans: Probe) -> Probe:
+    """The probe for both. Each fact is asked once."""
+    return replace(
+        plans,
+        resources=(*plans.resources, *own.resources),
+        paths=tuple(dict.fromkeys((*plans.paths, *own.paths))),
     )
 
 

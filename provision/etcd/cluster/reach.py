@@ -22,7 +22,7 @@ from provision.etcd.api.client import DEFAULT_TIMEOUT, EtcdClient, Tokens
 from provision.etcd.api.errors import EtcdUnreachable, Reason
 from provision.etcd.api.login import root_login
 from provision.etcd.api.values import ClientTls, Endpoint, Login
-from provision.host.facts import HostFacts
+from provision.host.facts import HostFacts, Probe
 from provision.ids import Id
 from provision.inventory.resolved import Established, EtcdCluster, EtcdMember, Machine, bracketed
 from provision.ssh.session import Fleet, Unreachable, tunnel
@@ -46,6 +46,8 @@ class Learned:
         self.passed: set[Guard] = set()
         #: What was last seen of the members' hosts that were looked at for a plan.
         self.facts: Mapping[Machine, HostFacts] = {}
+        #: What the guard's look has seen for the plan, too, each with the probe that was asked.
+        self.looked: Mapping[Machine, tuple[Probe, HostFacts]] = {}
         self._lock = threading.Lock()
         self._blocked: set[tuple[str, int]] = set()
         self._serving: dict[_Key, tuple[EtcdMember, Route]] = {}
@@ -101,6 +103,7 @@ class Learned:
     def clear(self) -> None:
         """Forget everything."""
         self.tokens.clear()
+        self.facts, self.looked = {}, {}
         with self._lock:
             self._blocked.clear()
             self._serving.clear()

@@ -1,28 +1,35 @@
-"""The certificates of a member: valid certificates are kept, others are reissued."""
+"""The certificates of a member: valid certificates are kept, others are reissued.
+
+The plans of a cluster without TLS use this module, too: what reads certificates is imported where
+there are some.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Mapping
 from datetime import timedelta
-
-from cryptography import x509
+from typing import TYPE_CHECKING, TypeAlias
 
 from provision.engine.plan import Action, Step
 from provision.errors import PreflightFailed, Problem
 from provision.etcd.member import desired, layout, routes
 from provision.etcd.member.desired import Leaf, MemberTls
-from provision.etcd.pki import certificates, external_ca, imported, own_ca
 from provision.host.effects import Effect
 from provision.host.facts import HostFacts
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Machine
+
+if TYPE_CHECKING:
+    from cryptography import x509
+
+    from provision.etcd.pki import certificates, external_ca, own_ca
+
+    #: The cluster's CA: this tool's own, or an external one.
+    Ca: TypeAlias = own_ca.CaSet | external_ca.External
 
 #: The operator's consent to a short outage, with the cluster's name.
 YES_OUTAGE = "--yes-outage"
 #: The operator's word, with the cluster's name, that the CA is lost for good.
 CA_LOST = "--ca-lost"
-
-#: The cluster's CA: this tool's own, or an external one.
-Ca = own_ca.CaSet | external_ca.External
 
 
 def authority(
@@ -44,6 +51,8 @@ def authority(
     if not (cluster.tls.peer or cluster.tls.client):
         return None
     if cluster.tls.ca == "external":
+        from provision.etcd.pki import external_ca
+
         bundle = external_ca.load(cluster)
         require_known(cluster, facts, bundle)
         return bundle
@@ -53,12 +62,23 @@ def authority(
     return _own(cluster, earliest, write=write)
 
 
+def is_external(ca: Ca | None) -> bool:
+    """Whether ``ca`` is an external one."""
+    if ca is None:
+        return False
+    from provision.etcd.pki import external_ca
+
+    return isinstance(ca, external_ca.External)
+
+
 def behind(facts: Iterable[HostFacts]) -> timedelta:
     """How far the earliest clock, of the hosts and this machine, is behind this machine's clock."""
     return timedelta(seconds=max(0.0, *(-f.clock_offset for f in facts), 0.0))
 
 
 def _own(cluster: EtcdCluster, behind: timedelta, *, write: bool) -> own_ca.CaSet:
+    from provision.etcd.pki import own_ca
+
     directory, days = cluster.tls.pki_dir, cluster.tls.ca_days
     if write:
         own_ca.ensure_ca(directory, cluster.name, days, behind=behind)
@@ -79,6 +99,10 @@ def require(
 
     Raises :class:`PreflightFailed` with every certificate that an external CA must still sign.
     """
+    if ca is None:
+        return ()
+    from provision.etcd.pki import external_ca, imported
+
     return (
         imported.require(cluster, members, facts, ca)
         if isinstance(ca, external_ca.External)
@@ -93,6 +117,8 @@ def require_known(cluster: EtcdCluster, facts: Mapping[Machine, HostFacts], ca: 
     problems = unknown(cluster, facts, ca)
     if not problems:
         return
+    from provision.etcd.pki import external_ca, own_ca
+
     if isinstance(ca, external_ca.External):
         raise PreflightFailed(
             "keep the old CA in etcd.tls.ca_bundle, beside the new one, until the new CA has "
@@ -124,6 +150,8 @@ def unknown(
     """
     if ca is None:
         return []
+    from provision.etcd.pki import external_ca, own_ca
+
     there = [
         (m, kind, seen, here)
         for m in cluster.members
@@ -170,6 +198,10 @@ def _only_trusting(
 
 def _was_ours(cluster: EtcdCluster, pem: bytes) -> bool:
     """Whether an authority that ``ca`` has replaced signed the certificate."""
+    from cryptography import x509
+
+    from provision.etcd.pki import certificates, own_ca
+
     try:
         leaf = x509.load_pem_x509_certificate(pem)
     except ValueError:
@@ -180,6 +212,8 @@ def _was_ours(cluster: EtcdCluster, pem: bytes) -> bool:
 
 def _issuer(pem: bytes) -> str:
     """The issuer of a certificate from a host, which may be anything."""
+    from provision.etcd.pki import certificates
+
     try:
         return certificates.inspect(pem).issuer
     except ValueError:
@@ -205,6 +239,10 @@ def is_over(pem: bytes, trust: bytes) -> bool:
     Its own time counts, and the time of its CA in ``trust`` (PEM): Go's ``crypto/x509`` checks the
     time of a root, too.
     """
+    from cryptography import x509
+
+    from provision.etcd.pki import certificates
+
     try:
         leaf = x509.load_pem_x509_certificate(pem)
     except ValueError:
@@ -216,6 +254,8 @@ def is_over(pem: bytes, trust: bytes) -> bool:
 
 
 def _all(pem: bytes) -> list[x509.Certificate]:
+    from cryptography import x509
+
     try:
         return x509.load_pem_x509_certificates(pem) if pem else []
     except ValueError:
@@ -223,6 +263,8 @@ def _all(pem: bytes) -> list[x509.Certificate]:
 
 
 def _knows(ca: Ca, pem: bytes) -> bool:
+    from provision.etcd.pki import external_ca
+
     return ca.knows(pem) if isinstance(ca, external_ca.External) else ca.issuer(pem) is not None
 
 
@@ -231,6 +273,10 @@ def require_settled(
 ) -> None:
     """Raises :class:`PreflightFailed` while another external CA is replacing the present one: no
     members are added or changed meanwhile."""
+    if ca is None:
+        return
+    from provision.etcd.pki import external_ca, imported
+
     if isinstance(ca, external_ca.External):
         imported.require_settled(cluster, facts, ca)
 
@@ -247,6 +293,7 @@ def material(
     """
     if ca is None:
         return None
+    from provision.etcd.pki import external_ca, imported
 
     def one(kind: str) -> Leaf:
         if isinstance(ca, external_ca.External):
@@ -269,6 +316,8 @@ def due(
     cluster: EtcdCluster, member: EtcdMember, kind: str, facts: HostFacts, ca: own_ca.CaSet
 ) -> str | None:
     """Why a listener needs a new certificate; None when the certificate on the host is valid."""
+    from provision.etcd.pki import certificates
+
     here = desired.installed(cluster, kind, facts)
     if here is None:
         return ""
@@ -293,6 +342,8 @@ def leaf(
 
     ``on_made`` gets the certificate (PEM) when it is made.
     """
+    from provision.etcd.pki import certificates
+
     names, days = desired.new_sans(cluster, member, facts), cluster.tls.leaf_days
 
     def sign(request: bytes) -> bytes:
@@ -309,6 +360,8 @@ def leaf(
 
 def trusted(cluster: EtcdCluster) -> bytes:
     """The CA certificates (PEM) that a client of the cluster trusts. Raises :class:`UsageError`."""
+    from provision.etcd.pki import external_ca, own_ca
+
     if cluster.tls.ca == "external":
         return external_ca.load(cluster).bundle
     return own_ca.trusted(cluster.tls.pki_dir, cluster.name)
@@ -317,6 +370,8 @@ def trusted(cluster: EtcdCluster) -> bytes:
 def own_pair(cluster: EtcdCluster) -> certificates.KeyPair:
     """This tool's own key and certificate, to connect with; nothing is written. Raises
     :class:`UsageError` without one."""
+    from provision.etcd.pki import imported, own_ca
+
     if cluster.tls.ca == "external":
         return imported.own_pair(cluster)
     return own_ca.client_pair(cluster.tls.pki_dir, cluster.name)
@@ -327,6 +382,8 @@ def own_steps(cluster: EtcdCluster, ca: Ca | None) -> list[Step]:
     and this tool's own certificate, which operators also use with etcdctl."""
     if ca is None:
         return []
+    from provision.etcd.pki import external_ca, imported, own_ca
+
     if isinstance(ca, external_ca.External):
         return imported.own_step(cluster)
     steps = finishing(cluster)
@@ -342,6 +399,7 @@ def own_certificate(
 ) -> Step:
     """The step that renews this tool's own certificate, signed by ``signer``. ``why``: the reason
     to show, if any; empty when there was no certificate before."""
+    from provision.etcd.pki import own_ca
 
     def renew() -> None:
         days = cluster.tls.leaf_days
@@ -356,6 +414,8 @@ def own_certificate(
 
 def finishing(cluster: EtcdCluster) -> list[Step]:
     """The step that finishes the retirement of an old CA, when a run was killed in it."""
+    from provision.etcd.pki import own_ca
+
     directory, name = cluster.tls.pki_dir, cluster.name
     if not own_ca.half_finished(directory, name):
         return []

@@ -20,12 +20,8 @@ from provision.etcd.member import listeners
 from provision.host.diff import Change
 from provision.host.effects import Effect
 from provision.inventory.resolved import EtcdMember, Inventory
-from provision.plans.alluxio import endpoints
-from provision.plans.etcd.state import other_clusters
 from provision.plans.etcd.state.observe import EtcdState
-from provision.plans.etcd.state.other_clusters import Harm
 
-_HARM = Harm("that lose etcd if they use a former URL", "", "--lock-out")
 _UNKNOWN = "other clusters in this etcd cannot be listed"
 REPEAT = "run invoke deploy-etcd again"
 
@@ -85,6 +81,8 @@ def end(
         if not options.workers:
             why = "the workers still use it (--no-workers)"
             return Ending(left=(_stays(urls, why, "run invoke deploy-etcd without --no-workers"),))
+        from provision.plans.alluxio import endpoints
+
         told = endpoints.steps(inventory, alluxio, etcd, observed.running.cluster)
         steps += told.steps
         notes += told.notes
@@ -98,7 +96,9 @@ def end(
         if isinstance(found, str):
             remedy = "give their inventories the new endpoints; or --lock-out CLUSTER cuts it off"
             if found.startswith(_UNKNOWN):
-                remedy = f"if no other cluster uses it: {other_clusters.word_of(inventory)}"
+                from provision.plans.etcd.state.other_clusters import word_of
+
+                remedy = f"if no other cluster uses it: {word_of(inventory)}"
             return Ending(tuple(steps), tuple(notes), (_stays(urls, found, remedy),))
         notes += found
     notes.append(_cut(urls))
@@ -121,6 +121,8 @@ def end(
 def _others(inventory: Inventory, etcd: Etcd, options: Options) -> str | list[Problem]:
     """Why live workers of other clusters may still use the former URLs; or warnings about those
     that the operator cuts off."""
+    from provision.plans.etcd.state import other_clusters
+
     try:
         found = other_clusters.ask(inventory, etcd)
     except ProvisionError as error:
@@ -133,8 +135,9 @@ def _others(inventory: Inventory, etcd: Etcd, options: Options) -> str | list[Pr
         return f"workers of other clusters may use it: {live}"
     if found.why and not options.agreed:
         return f"{_UNKNOWN}: {found.why}"
+    harm = other_clusters.Harm("that lose etcd if they use a former URL", "", "--lock-out")
     agreed = options.agreed
-    return list(other_clusters.require(etcd, found, _HARM, options.lock_out, agreed=agreed))
+    return list(other_clusters.require(etcd, found, harm, options.lock_out, agreed=agreed))
 
 
 def _nobody_new(gate: Gate, inventory: Inventory, etcd: Etcd, options: Options) -> Gate:

@@ -16,7 +16,7 @@ from provision.etcd.cluster.handle import Etcd
 from provision.etcd.cluster.rolling import rolling_step
 from provision.etcd.member import desired, layout
 from provision.etcd.member.membership_diff import MemberChange
-from provision.etcd.pki import external_ca, tls
+from provision.etcd.pki import tls
 from provision.host.diff import Change, changes
 from provision.host.facts import HostFacts
 from provision.host.predict import after
@@ -25,7 +25,6 @@ from provision.inventory.model import minor, version_tuple
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory
 from provision.plans.etcd import client_urls
 from provision.plans.etcd.certificates import enable_peer_tls
-from provision.plans.etcd.data import alarms
 from provision.plans.etcd.members import cut_off, declared_changes, member_plan, member_steps
 from provision.plans.etcd.members.member_steps import MemberChanges
 from provision.plans.etcd.state.observe import EtcdState
@@ -149,7 +148,7 @@ def plan(
     for member in gates.order(rolling, observed.health):
         verified = gates.all_healthy(asked, member, standing)
         disruptive = tuple(c for c in todo[member.name] if not c.non_disruptive)
-        if isinstance(ca, external_ca.External):
+        if tls.is_external(ca):
             # Certificates of a new CA are installed when every member trusts the CA.
             leaves = tuple(c for c in disruptive if c.ask)
             disruptive = tuple(c for c in disruptive if not c.ask)
@@ -161,6 +160,8 @@ def plan(
             steps.append(rolling_step(asked, member, title, disruptive, after=verified))
     steps += late_leaves
     if alarm.kinds and alarm.solved:
+        from provision.plans.etcd.data import alarms
+
         call = alarms.disarm(known, "NOSPACE")
         after = gates.all_healthy(known)
         steps.append(Step("disarm the alarm NOSPACE", calls=(call,), after=after))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from provision.engine.plan import Gate, Step
 from provision.errors import PreflightFailed, Problem, Unhealthy
@@ -16,9 +17,10 @@ from provision.etcd.cluster.handle import Etcd
 from provision.etcd.member.membership_diff import ChangeKind, MemberChange
 from provision.host.effects import Effect
 from provision.inventory.resolved import EtcdCluster, Inventory
-from provision.plans.etcd.state import other_clusters
 from provision.plans.etcd.state.observe import Running
-from provision.plans.etcd.state.other_clusters import Harm
+
+if TYPE_CHECKING:
+    from provision.plans.etcd.state.other_clusters import Harm
 
 
 def urls(cluster: EtcdCluster, running: Running, moves: Sequence[MemberChange]) -> dict[str, str]:
@@ -57,6 +59,8 @@ def ask(
     """
     if not any(Effect.CLIENTS in step.effects for step in steps):
         return list(steps), ()
+    from provision.plans.etcd.state import other_clusters
+
     harm = _harm(inventory, going)
     found = other_clusters.look(inventory, etcd)
     notes = other_clusters.require(etcd, found, harm, lock_out, agreed=agreed)
@@ -93,10 +97,12 @@ def _answers(name: str, running: Running) -> bool:
 
 
 def _harm(inventory: Inventory, going: Mapping[str, str]) -> Harm:
+    from provision.plans.etcd.state.other_clusters import Harm, word_of
+
     known = " and ".join(dict.fromkeys(going.values()))
     return Harm(
         f"that lose etcd if they know only {known}",
         "give them the other endpoints, then add --lock-out {}",
         "--lock-out",
-        word=other_clusters.word_of(inventory),
+        word=word_of(inventory),
     )

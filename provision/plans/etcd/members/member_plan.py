@@ -13,7 +13,6 @@ from provision.etcd.member import membership_diff
 from provision.etcd.member.membership_diff import ChangeKind, MemberChange
 from provision.etcd.pki import tls
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory
-from provision.plans.alluxio import endpoints
 from provision.plans.etcd.members import cut_off
 from provision.plans.etcd.members.member_steps import MemberChanges, Steps, build, retire
 from provision.plans.etcd.state.observe import EtcdState, Running, require_running
@@ -98,6 +97,8 @@ def with_workers(
         or not (changed or running.pending.workers)
     ):
         return
+    from provision.plans.alluxio import endpoints
+
     there = etcd.with_cluster(running.cluster)
     early = [_note_workers(there)] if changed and not running.alarms else []
     late = [_note_workers(etcd)] if changed and running.alarms else []

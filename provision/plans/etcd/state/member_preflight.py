@@ -8,7 +8,6 @@ from provision.errors import Problem
 from provision.etcd.cluster.health import ClusterHealth
 from provision.etcd.member import backup_timer, layout, routes
 from provision.etcd.member import desired as etcd
-from provision.etcd.pki import certificates
 from provision.host import preflight
 from provision.host.facts import HostFacts
 from provision.host.ownership import owner
@@ -116,6 +115,8 @@ def _addresses(cluster: EtcdCluster, member: EtcdMember, f: HostFacts, where: st
     here = etcd.installed(cluster, "peer", f) if member.peer_tls else None
     if here is None:
         return []
+    from provision.etcd.pki import certificates
+
     names = {m.address: m.name for m in cluster.members}
     named = routes.sources(cluster, member, f)
     by_source: dict[str, list[str]] = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -16,9 +16,9 @@ from provision.etcd.cluster.todo_keys import Pending
 from provision.etcd.member import desired, membership_diff, recovery_marker, routes, tarball
 from provision.etcd.member.membership_diff import MemberList
 from provision.host import fitness, gather, preflight
-from provision.host.facts import HostFacts
+from provision.host.facts import HostFacts, Probe
 from provision.host.resources import MARKER
-from provision.inventory.resolved import EtcdCluster, Machine
+from provision.inventory.resolved import EtcdCluster, EtcdMember, Machine
 from provision.plans.etcd.state import member_preflight
 
 #: Unpacked, an etcd release takes about four times its tarball.
@@ -98,6 +98,7 @@ def observe(
     """
     cluster = etcd.cluster
     spared = {m.machine for m in cluster.members if m.name in dispensable}
+    looked, etcd.learned.looked = etcd.learned.looked, {}  # a later call looks again
     with ThreadPoolExecutor(2) as pool:
         looking = pool.submit(_cluster, etcd)
         problems: list[Problem] = []
@@ -105,10 +106,13 @@ def observe(
         if not cluster.source.package:
             with preflight.noting(problems):
                 artifact = artifacts.fetch(cluster.source, artifacts.default_cache())
-        probes = {m.machine: desired.probe(cluster, m, artifact) for m in cluster.members}
+        probes = _probes(cluster, artifact)
+        seen_before = {m: f for m, (probe, f) in looked.items() if probes.get(m) == probe}
         facts, unreachable = gather.gather_facts(
-            etcd.fleet, {m: p for m, p in probes.items() if m not in spared}
+            etcd.fleet,
+            {m: p for m, p in probes.items() if m not in spared and m not in seen_before},
         )
+        facts = {m: f for m in probes if (f := seen_before.get(m) or facts.get(m)) is not None}
         problems += unreachable
         if spared:
             found, absent = gather.gather_facts(etcd.fleet, {m: probes[m] for m in spared})
@@ -135,6 +139,20 @@ def observe(
         seen, running = looking.result()
         warnings += preflight.require(member_preflight.ways(seen, dispensable))
         return EtcdState(artifact, facts, seen, warnings, running)
+
+
+def probes(etcd: Etcd) -> Mapping[Machine, Probe]:
+    """What :func:`observe` will ask the members' hosts, for a look before it; nothing when that is
+    not known yet."""
+    cluster = etcd.cluster
+    if cluster.source.package:
+        return _probes(cluster, None)
+    artifact = artifacts.declared(cluster.source, artifacts.default_cache())
+    return _probes(cluster, artifact) if artifact is not None else {}
+
+
+def _probes(cluster: EtcdCluster, artifact: Artifact | None) -> dict[Machine, Probe]:
+    return {m.machine: desired.probe(cluster, m, artifact) for m in cluster.members}
 
 
 def require_running(observed: EtcdState) -> Running:
@@ -168,12 +186,16 @@ def _cluster(etcd: Etcd) -> tuple[ClusterHealth, Running | None]:
         return seen, None
     there = membership_diff.member_list(cluster, seen.registered)
     voters = seen
-    if there.voters != cluster.members:
+    if _by_name(there.voters) != _by_name(cluster.members):  # etcd lists them in another order
         # Members that are not declared, or declared with another address, are looked at, too.
         voters = health.observe(etcd.with_cluster(replace(cluster, members=there.voters)))
         if voters.registered:
             there = membership_diff.member_list(cluster, voters.registered)
     return seen, Running(there, voters, seen, todo_keys.read(voters, etcd))
+
+
+def _by_name(members: Sequence[EtcdMember]) -> dict[str, EtcdMember]:
+    return {m.name: m for m in members}
 
 
 def _rooms(
