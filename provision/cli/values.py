@@ -19,6 +19,7 @@ class Kind(Enum):
     FOLDER = "folder"
     FORMAT = "format"
     ERROR_ID = "error-id"
+    SCHEMA = "schema"
     MEMBERS = "members"
     MASTERS = "masters"
     WORKERS = "workers"
@@ -118,6 +119,7 @@ _OF_TASK = {
     },
     **{(task, "limit"): _NAMES[Kind.MASTERS] for task in ("start-masters", "stop-masters")},
     ("decommission-worker", "name"): _NAME[Kind.WORKERS],
+    ("show-schema", "name"): Value("NAME", Kind.SCHEMA),
     ("status", "limit"): _NAMES[Kind.ROLES],
     ("backup-etcd", "to"): _FOLDER,
     ("render-client-config", "to"): _FOLDER,
