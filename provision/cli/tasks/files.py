@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -61,6 +62,7 @@ def explain(run: Run, id: str) -> int:
     """Say what an error or warning means, its causes, and what to do. Contacts nothing."""
     from provision import tables, terminal
     from provision.cli.explain import ALL, page, pages
+    from provision.wrap import flowed, width_of
 
     found = pages() if id == ALL else [page(id)]
     if run.json:
@@ -73,7 +75,9 @@ def explain(run: Run, id: str) -> int:
         columns = (tables.Texts("id"), tables.Texts("is", words=True))
         tables.show(columns, [(p.id, p.title) for p in found])
     else:
-        terminal.say(f"{id}: {found[0].text.removeprefix('# ')}", end="")
+        text = terminal.line(f"{id}: {found[0].text.removeprefix('# ')}")
+        width = width_of(sys.stdout)
+        terminal.say(flowed(text, width) if width else text, end="")
     return 0
 
 
