@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from provision.terminal import console, line
+from provision.wrap import hanging, span, unbroken, wrapped
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions
@@ -133,10 +134,10 @@ def _fit(
     longest: dict[int, int] = {}
     for n, column in enumerate(columns):
         lines = [part for row in cells for part in row[n].words.split("\n")]
-        natural[n] = max(map(_length, [column.title, *lines]))
+        natural[n] = max(map(span, [column.title, *lines]))
         if column.words:
-            words = (word for part in lines for word in part.split())
-            longest[n] = max(map(_length, [column.title, *words]))
+            words = (word for part in lines for word in unbroken(part))
+            longest[n] = max(map(span, [column.title, *words]))
     if width is None:
         return _Layout(columns, natural, ())
     # The last to go are those that never give way, from the right; the first column stays.
@@ -179,7 +180,7 @@ def _narrowed(
         if column.words:
             least = max(longest[n], SENTENCE)
         else:
-            least = max(column.least, _length(column.title)) if column.least else natural[n]
+            least = max(column.least, span(column.title)) if column.least else natural[n]
         less = min(over, max(0, found[n] - least))
         found[n] -= less
         over -= less
@@ -192,7 +193,7 @@ def _block(layout: _Layout, found: Sequence[Styled]) -> Iterator[list[Styled]]:
     for n, width in layout.widths.items():
         lines = found[n].words.split("\n")
         if layout.columns[n].words:
-            parts[n] = [part for one in lines for part in _wrapped(one, width)]
+            parts[n] = [part for one in lines for part in wrapped(one, width)]
         else:
             parts[n] = [shortened(one, width) for one in lines]
     for number in range(max(map(len, parts.values()))):
@@ -207,7 +208,7 @@ def _row(layout: _Layout, cells: Sequence[Styled]) -> list[Styled]:
     pieces: list[Styled] = []
     for n, width in layout.widths.items():
         words, style = cells[n]
-        space = Styled(" " * (width - _length(words)))
+        space = Styled(" " * (width - span(words)))
         if pieces:
             pieces.append(Styled(" " * GAP))
         pieces += [space, Styled(words, style)] if layout.columns[n].right else [cells[n], space]
@@ -228,8 +229,8 @@ def _below(
             continue
         title = f"{column.title}: " if column.title else ""
         if column.least:
-            words = shortened(words, max(room - _length(title), column.least))
-        size = _length(title) + _length(words)
+            words = shortened(words, max(room - span(title), column.least))
+        size = span(title) + span(words)
         whole = size <= room and "\n" not in words
         if pieces and (not whole or used + GAP + size > room):
             yield pieces
@@ -239,20 +240,13 @@ def _below(
             used += size + (GAP if used else 0)
         elif "\n" in words:
             yield [begin, Styled(title.rstrip())]
-            for part in (part for one in words.split("\n") for part in _hanging(one, room - GAP)):
+            for part in (part for one in words.split("\n") for part in hanging(one, room - GAP)):
                 yield [begin, begin, Styled(part, style)]
         else:
-            for part in _hanging(title + words, room):
+            for part in hanging(title + words, room):
                 yield [begin, Styled(part, style)]
     if pieces:
         yield pieces
-
-
-def _hanging(words: str, width: int) -> list[str]:
-    """As :func:`_wrapped`; the lines after the first are indented."""
-    first, *rest = _wrapped(words, width)
-    rest = _wrapped(" ".join(rest), width - GAP) if rest else []
-    return [first, *(" " * GAP + part for part in rest)]
 
 
 class Sentence:
@@ -265,7 +259,7 @@ class Sentence:
         from rich.text import Text
 
         for one in self._words.split("\n"):
-            for part in _hanging(one, options.max_width):
+            for part in hanging(one, options.max_width):
                 yield Text(part, self._style, no_wrap=True, overflow="ignore")
 
 
@@ -275,35 +269,12 @@ def _stripped(pieces: list[Styled]) -> list[Styled]:
     return pieces
 
 
-def _length(words: str) -> int:
-    """The columns of a screen that ``words`` take."""
-    if words.isascii():
-        return len(words)
-    from rich.cells import cell_len
-
-    return cell_len(words)
-
-
 def shortened(words: str, width: int) -> str:
     """``words`` in at most ``width`` columns of a screen: its beginning and its end."""
-    if _length(words) <= width:
+    if span(words) <= width:
         return words
     for kept in range(min(width, len(words)) - 1, 0, -1):
         begin, end = words[: kept - kept // 2], words[len(words) - kept // 2 :]
-        if _length(begin + end) < width:
+        if span(begin + end) < width:
             return f"{begin}…{end}"
     return "…"
-
-
-def _wrapped(words: str, width: int) -> list[str]:
-    """The lines of ``words``, broken between words only."""
-    if _length(words) <= width:
-        return [words]
-    lines = [""]
-    for word in words.split(" "):
-        joined = f"{lines[-1]} {word}" if lines[-1] else word
-        if lines[-1] and _length(joined) > width:
-            lines.append(word)
-        else:
-            lines[-1] = joined
-    return lines

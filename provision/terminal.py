@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from provision import progress
 from provision.program_in_use import WRITTEN, rendered, rendered_document
 from provision.text import shown
+from provision.wrap import hanging, width_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,9 +32,14 @@ def line(words: str) -> str:
 
 
 def say(words: str, *, stderr: bool = False, end: str = "\n") -> None:
-    """Print ``words``, as :func:`line` makes them, on stdout or stderr."""
+    """Print ``words``, as :func:`line` makes them, on stdout or stderr. On stderr no word is broken
+    at the end of a terminal's line."""
+    stream = sys.stderr if stderr else sys.stdout
+    made = line(words)
+    if stderr and (width := width_of(stream)):
+        made = "\n".join(part for one in made.split("\n") for part in hanging(one, width))
     with progress.hidden():
-        print(line(words), end=end, file=sys.stderr if stderr else sys.stdout, flush=stderr)
+        print(made, end=end, file=stream, flush=stderr)
 
 
 def console(*, stderr: bool = False) -> Console:

@@ -6,7 +6,7 @@
 
 In ``dist/alluxio-provision-VERSION-linux-ARCH.tar.gz``: ``wheels/`` with the tool and everything in
 ``operators.lock``, ``requirements.lock`` with the hashes of exactly these wheels, ``SHA256SUMS`` of
-all files, and the documentation. Beside it: the archive's own checksum.
+all files, and the documentation. Beside it: the archive's own checksum, and the tool's wheel.
 
 What is downloaded is checked against ``operators.lock``. The wheels are for glibc 2.28 and later.
 """
@@ -114,6 +114,8 @@ def bundle(pythons: Sequence[str], arch: str, into: Path) -> Path:
             shutil.copy2(path, copy)
         (top / "SHA256SUMS").write_text(_sums(top), encoding="utf-8")
         into.mkdir(parents=True, exist_ok=True)
+        for own in wheels.glob(f"{NAME.replace('-', '_')}-*.whl"):
+            shutil.copy2(own, into)
         archive = into / f"{stem}.tar.gz"
         with tarfile.open(archive, "w:gz") as tar:
             tar.add(top, stem, filter=_of_root)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -49,6 +50,8 @@ class Module(Place):
 
 #: On the lab's hosts.
 LAB = Module("tests/integration/test_docs.py")
+#: On the lab, on a terminal: the README's ways from hosts to a cluster.
+FIRST_HOUR = Module("tests/integration/test_first_hour.py")
 #: On the lab, and all of the page in one shell.
 TUTORIAL = Module("tests/integration/test_tutorial.py")
 #: Against an etcd, or with Helm, on loopback.
@@ -96,16 +99,39 @@ def _at_sshds(name: str) -> Elsewhere:
     return Elsewhere(f"tests/component/test_trust_hosts.py::test_{name}")
 
 
+_HOSTS = "--etcd host1,host2,host3 --workers 'worker[1-20].example.com' --user deploy"
+_ETCD, _ALLUXIO = (
+    "--etcd-tarball etcd-v3.6.16-linux-amd64.tar.gz",
+    "--alluxio-tarball alluxio-313-bin.tar.gz --ufs s3://bucket/path",
+)
+#: The first command of each role in the README.
+SERVERS = f"alluxio-provision init-inventory {_HOSTS} {_ETCD} {_ALLUXIO}"
+AN_ETCD = (
+    "alluxio-provision init-inventory --endpoints http://10.0.1.10:2379 "
+    f"--workers 'worker[1-20].example.com' --user deploy {_ALLUXIO} --cluster Reports"
+)
+ANSIBLE = (
+    f"alluxio-provision import-ansible hosts.ini --etcd-group etcd --worker-group cache {_ETCD} "
+    f"{_ALLUXIO}"
+)
+PODS = (
+    "alluxio-provision init-inventory --etcd 'etcd[0-2]' --workers 'worker[0-3]' "
+    "--ufs s3://bucket/path --kubernetes render-helm --to values.yaml"
+)
+
 PLACES: dict[str, dict[str, Place]] = {
     "README.md": {
         "make demo": CI,
         "python3 -m venv .venv": INSTALLS,
-        ".venv/bin/alluxio-provision init-inventory --etcd host1,host2,host3 "
-        "--workers 'worker[1-20].example.com' --user deploy": INSTALLS,
-        ".venv/bin/invoke trust-hosts": _at_sshds("all_keys_are_shown_and_asked_for_once"),
-        ".venv/bin/invoke show-inventory": LAB,
-        ".venv/bin/alluxio-provision init-inventory --endpoints http://10.0.1.10:2379 "
-        "--workers 'worker[1-20].example.com'": ALONE,
+        "python3 -m venv ~/alluxio-provision": INSTALLS,
+        SERVERS: FIRST_HOUR,
+        "alluxio-provision trust-hosts": FIRST_HOUR,
+        "alluxio-provision deploy-etcd --dry-run": FIRST_HOUR,
+        AN_ETCD: FIRST_HOUR,
+        ANSIBLE: FIRST_HOUR,
+        PODS: COMPONENT,
+        "helm upgrade --install alluxio CHART --dependency-update --namespace=default "
+        "--values=values.yaml": Elsewhere(f"{_API_SERVER}::test_the_values_install", _MINUTES),
         "make bundle": Elsewhere("tests/component/test_bundle.py::archive"),
         "sha256sum --check alluxio-provision-1.0.0-linux-x86_64.tar.gz.sha256": INSTALLS,
     },
@@ -119,9 +145,8 @@ PLACES: dict[str, dict[str, Place]] = {
     "docs/json.md": {"invoke check-nodes --format json | python3 -m json.tool": LAB},
     "docs/kubernetes.md": {
         "invoke render-helm --to values.yaml": COMPONENT,
-        "helm upgrade --install alluxio CHART --namespace=default --values=values.yaml": Elsewhere(
-            f"{_API_SERVER}::test_the_values_install", _MINUTES
-        ),
+        "helm upgrade --install alluxio CHART --dependency-update --namespace=default "
+        "--values=values.yaml": Elsewhere(f"{_API_SERVER}::test_the_values_install", _MINUTES),
         "invoke check-nodes --kubernetes": Elsewhere(
             f"{_API_SERVER}::test_check_nodes_over_the_pods", _MINUTES
         ),
@@ -234,14 +259,19 @@ class Block:
 
     @property
     def commands(self) -> list[str]:
-        """The command lines, without what explains them; lines that only explain are none."""
-        lines = [line[2:] for line in self.text.splitlines() if line.startswith("$ ")]
+        """The command lines, without what explains them; lines that only explain are none. A
+        line that goes on behind a backslash is one with the next."""
+        lines = [line[2:] for line in self._lines if line.startswith("$ ")]
         return [bare for line in lines if (bare := re.sub(r"(^|\s+)# .*$", "", line))]
 
     @property
     def answers(self) -> list[str]:
         """What the commands print, as it is shown."""
-        return [line for line in self.text.splitlines() if line and not line.startswith("$ ")]
+        return [line for line in self._lines if line and not line.startswith("$ ")]
+
+    @property
+    def _lines(self) -> list[str]:
+        return re.sub(r"\\\n +", "", self.text).splitlines()
 
 
 def text(page: str) -> str:
@@ -272,7 +302,9 @@ def blocks(page: str, place: Place | None = None) -> list[Block]:
 
 def unknown(commands: str) -> Iterator[str]:
     """Tasks and options in a text of commands that are not there."""
-    for name, rest in re.findall(r"\binvoke ([a-z][a-z-]+)([^`|\n#]*)", commands):
+    for name, rest in re.findall(
+        r"\b(?:invoke|alluxio-provision) ([a-z][a-z-]+)([^`|\n#]*)", commands
+    ):
         if name not in namespace.task_names:
             if "-" in name:
                 yield name
@@ -295,8 +327,11 @@ class Reader:
     def __init__(
         self, page: str, place: Place, folder: Path, programs: Path | None = None, **more: str
     ) -> None:
+        self._page, self._place = page, place
         self._left = blocks(page, place)
         self.folder = folder
+        #: Whether commands are typed on a terminal.
+        self.terminal = False
         folders = [Path(sys.prefix) / "bin", *([programs] if programs is not None else [])]
         path = os.pathsep.join([*map(str, folders), os.environ["PATH"]])
         self.environment = {**os.environ, **more, "PATH": path}
@@ -307,6 +342,15 @@ class Reader:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
             assert not self._left, f"not executed: {', '.join(map(str, self._left))}"
+
+    def skip_to(self, first: str) -> None:
+        """Another way than those before ``first`` is gone. Others go those."""
+        while self._left and self._left[0].commands[0] != first:
+            self._left.pop(0)
+
+    def starts_again(self) -> None:
+        """Read the page from its beginning."""
+        self._left = blocks(self._page, self._place)
 
     def types(self, first: str, *, keys: str = "", until: str = "", **placeholders: str) -> str:
         """Execute the next block, which begins with ``first``; what it printed.
@@ -330,8 +374,11 @@ class Reader:
         return printed
 
     def _bash(self, what: str, script: str, keys: str, until: str) -> str:
+        command = ["bash", "-euo", "pipefail", "-c", script]
+        if self.terminal:  # of util-linux
+            command = ["script", "-qec", shlex.join(command), os.devnull]
         with subprocess.Popen(
-            ["bash", "-euo", "pipefail", "-c", script],
+            command,
             cwd=self.folder,
             env=self.environment,
             stdin=subprocess.PIPE,
@@ -354,5 +401,7 @@ class Reader:
             finally:
                 dead_man.cancel()
         printed = "".join(seen)
+        if self.terminal:  # lines as they stand in the end
+            printed = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\r", "", printed)
         assert process.returncode == 0, f"exit code {process.returncode} of {what}\n{printed}"
         return printed

@@ -12,8 +12,9 @@ from pathlib import Path
 from provision.ansible.source import Findings, read
 from provision.ansible.tree import Host, Kind, Tree, Var, Vars
 from provision.errors import InventoryError, Problem, UsageError
-from provision.inventory import model
-from provision.inventory.starter import checked, scalar
+from provision.inventory import model, parts
+from provision.inventory.parts import Parts, scalar
+from provision.inventory.starter import checked
 
 ETCD_GROUPS = ("etcd", "etcd_servers", "etcd_cluster")
 WORKER_GROUPS = ("workers", "alluxio_workers", "alluxio", "worker")
@@ -90,9 +91,11 @@ class Converted:
     groups: tuple[str, str | None] = field(default=("", None))
 
 
-def convert(path: Path, to: Path, etcd_group: str, worker_group: str) -> Converted:
+def convert(
+    path: Path, to: Path, etcd_group: str, worker_group: str, given: Parts | None = None
+) -> Converted:
     """The inventory in ``path``, converted for the file ``to``. Without a given group, the usual
-    names are tried.
+    names are tried. ``given``: what no Ansible inventory has.
 
     Raises :class:`InventoryError` with every problem, at its file and line.
     """
@@ -101,6 +104,9 @@ def convert(path: Path, to: Path, etcd_group: str, worker_group: str) -> Convert
     etcd = _group(tree, etcd_group, ETCD_GROUPS, "--etcd-group", path)
     workers = _group(tree, worker_group, WORKER_GROUPS, "--worker-group", path, optional=True)
     variables = tree.variables(_READ)
+    given = given or Parts()
+    for problem in parts.without_hosts(given, members=True, workers=bool(workers)):
+        findings.error(problem.where, problem.what, problem.remedy, id=problem.id)
     entries: dict[str, Entry] = {}
     for group in (etcd, workers):
         for name in tree.members(group) if group else ():
@@ -109,7 +115,7 @@ def convert(path: Path, to: Path, etcd_group: str, worker_group: str) -> Convert
     chosen = [[entries[n] for n in tree.members(g)] if g else [] for g in (etcd, workers)]
     if not chosen[0]:
         findings.error(str(path), f"the group {etcd!r} has no hosts")
-    text = _rendered(path, to, etcd, workers, *chosen)
+    text = _rendered(path, to, (etcd, workers), chosen, given)
     if not findings.any_error:
         _check(text, to, {name: entry.where for name, entry in entries.items()}, findings)
     if findings.any_error:
@@ -321,32 +327,28 @@ def _common(entries: Sequence[Entry]) -> dict[str, str]:
 def _rendered(
     path: Path,
     to: Path,
-    etcd: str,
-    workers: str,
-    members: Sequence[Entry],
-    others: Sequence[Entry],
+    groups: tuple[str, str],
+    chosen: Sequence[Sequence[Entry]],
+    given: Parts,
 ) -> str:
+    (etcd, workers), (members, others) = groups, chosen
     common = _common([*members, *others])
     this = f"--inventory {shlex.quote(str(to))}"
     lines = [
         f"# From the Ansible inventory {path.name}: the group {etcd} as etcd's members"
         + (f", the group {workers} as Alluxio workers." if workers else "."),
-        "# Go through what is marked with EDIT; `invoke init-inventory FILE` writes an",
-        "# example with every key. Then:",
+        "# `invoke init-inventory FILE` writes an example with every key. Next:",
         f"#   invoke show-inventory {this}",
         f"#   invoke deploy-etcd {this} --dry-run",
         "",
-        "# alluxio.cluster.name, and the name that 'invoke destroy' asks for. EDIT",
-        "cluster: DefaultAlluxioCluster",
+        *(line for line, _ in parts.head(given)),
         "",
         "# How hosts are reached. What is unset comes from ~/.ssh/config. Host keys are checked,",
         "# always. A login that is not root needs sudo (sudo_password if sudo asks).",
         *([_mapping("ssh", common)] if common else ["# ssh: {user: deploy}"]),
         "",
         "etcd:",
-        "  # The release and its tarball, relative to this file's folder. EDIT",
-        "  version: 3.6.16",
-        "  source: {path: etcd-v3.6.16-linux-amd64.tar.gz, sha256: file:SHA256SUMS}",
+        *(line for line, _ in parts.etcd_release(given)),
         "  # host: where SSH goes. Add 'address' where other hosts use another one.",
         "  members:",
         *(_host_line(entry, common, member=True) for entry in members),
@@ -355,16 +357,12 @@ def _rendered(
         lines += [
             "",
             "alluxio:",
-            "  # The release and its tarball. EDIT",
-            '  version: "313"',
-            "  source: {path: alluxio-313-bin.tar.gz, sha256: file:SHA256SUMS}",
-            "  # Any line of alluxio-site.properties. EDIT",
-            "  properties: {alluxio.dora.client.ufs.root: s3://bucket/path}",
+            *(line for line, _ in parts.alluxio_release(given)),
             "  # hostname: what clients connect to, where it is not 'host'.",
             "  workers:",
             *(_host_line(entry, common) for entry in others),
         ]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *(line for line, _ in parts.kubernetes(given))]) + "\n"
 
 
 def _host_line(entry: Entry, common: Mapping[str, str], *, member: bool = False) -> str:

@@ -15,6 +15,7 @@ from invoke.parser.argument import Argument
 from provision import __version__
 from provision.cli.command import SEVERAL, Command
 from provision.cli.explain import ALL as ALL_IDS
+from provision.cli.explain import schema_names
 from provision.cli.help import ALL, group_words
 from provision.cli.values import OF_INVENTORY, Kind, value_of
 from provision.errors import UsageError
@@ -49,6 +50,7 @@ def script(shell: str, tasks: Mapping[str, Command]) -> str:
         "DESCRIBED": described(tasks),
         "NAMES": " ".join(tasks),
         "IDS": " ".join((*IDS, ALL_IDS)),
+        "SCHEMAS": " ".join(schema_names()),
         "TOPICS": " ".join((*tasks, *group_words(), ALL)),
         "BEFORE": " ".join(_BEFORE),
         "BEFORE_VALUES": " ".join(values),

@@ -80,14 +80,31 @@ class _InitInventoryDocument(TypedDict):
     path: str
 
 
+class TarballDocument(TypedDict):
+    """A tarball that was read. ``listed``: the SHA256SUMS file that has its sha256."""
+
+    path: str
+    version: str
+    sha256: str
+    listed: str | None
+
+
 class InitInventoryDocument(_InitInventoryDocument, total=False):
-    """The inventory that was written; with lists of hosts, how many there are."""
+    """The inventory that was written. With lists of hosts: how many there are, whether something is
+    left to edit, and the tarballs that were given."""
 
     members: int
     workers: int
+    to_edit: bool
+    tarballs: list[TarballDocument]
 
 
-class ImportAnsibleDocument(TypedDict):
+class _ImportAnsibleDocument(TypedDict, total=False):
+    to_edit: bool
+    tarballs: list[TarballDocument]
+
+
+class ImportAnsibleDocument(_ImportAnsibleDocument):
     """The inventory that was written, and the groups that it was made of."""
 
     schema: Literal["alluxio-provision/import-ansible/1"]

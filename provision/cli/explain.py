@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from difflib import get_close_matches
 from importlib.resources import files
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from provision.errors import UsageError
 from provision.ids import IDS
 from provision.text import printable
+
+if TYPE_CHECKING:
+    from importlib.abc import Traversable
 
 #: Stands for every id.
 ALL = "all"
@@ -44,15 +47,24 @@ def schema(name: str) -> Any:
     that a document says in ``schema``. Raises :class:`UsageError` with all names when there is
     none."""
     wanted = name.removeprefix("alluxio-provision/").replace("/", "-")
-    there = {
-        path.name.removesuffix(".json"): path
-        for path in (files("provision.cli") / "json-schemas").iterdir()
-        if path.name.endswith(".json")
-    }
+    there = _schemas()
     found = [path for stem, path in there.items() if wanted in (stem, stem.rpartition("-")[0])]
     if not found:
-        known = ", ".join(sorted({stem.rpartition("-")[0] for stem in there}))
+        known = ", ".join(schema_names())
         what = f"no document is called {printable(name, 60)!r}: there are {known}"
         raise UsageError(what, id="name-unknown")
     newest = max(found, key=lambda path: int(path.name[:-5].rpartition("-")[2]))
     return json.loads(newest.read_text(encoding="utf-8"))
+
+
+def schema_names() -> list[str]:
+    """The names for :func:`schema`, without numbers."""
+    return sorted({stem.rpartition("-")[0] for stem in _schemas()})
+
+
+def _schemas() -> dict[str, Traversable]:
+    return {
+        path.name.removesuffix(".json"): path
+        for path in (files("provision.cli") / "json-schemas").iterdir()
+        if path.name.endswith(".json")
+    }

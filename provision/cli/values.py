@@ -19,6 +19,7 @@ class Kind(Enum):
     FOLDER = "folder"
     FORMAT = "format"
     ERROR_ID = "error-id"
+    SCHEMA = "schema"
     MEMBERS = "members"
     MASTERS = "masters"
     WORKERS = "workers"
@@ -47,10 +48,12 @@ _CLUSTERS, _HOSTS = Value("CLUSTERS"), Value("HOSTS")
 #: By the parameter's name.
 _VALUES = {
     "allow_unreachable": _COUNT,
+    "alluxio_tarball": _FILE,
     "at_once": Value("N|N%"),
     "backup_dir": _FOLDER,
     "batch": Value("K/N"),
     "ca_lost": Value("NAME"),
+    "cluster": Value("NAME"),
     "cluster_id": Value("ID"),
     "count": _COUNT,
     "credentials": _FILE,
@@ -59,6 +62,7 @@ _VALUES = {
     "delete": Value("NAMES"),
     "etcd_group": _GROUP,
     "etcd": _HOSTS,
+    "etcd_tarball": _FILE,
     "every": _SECONDS,
     "file": _FILE,
     "fingerprints": _FILE,
@@ -69,6 +73,7 @@ _VALUES = {
     "interval": _SECONDS,
     "into": _FOLDER,
     "inventory": _FILE,
+    "java": _FILE,
     "jump": Value("HOST"),
     "keep": Value("N|all"),
     "key": _FILE,
@@ -87,6 +92,7 @@ _VALUES = {
     "take_over": Value("FOLDERS"),
     "textfiles": _FOLDER,
     "to": _FILE,
+    "ufs": Value("URI"),
     "without": Value("NAMES"),
     "worker_group": _GROUP,
     "workers": _HOSTS,
@@ -113,6 +119,7 @@ _OF_TASK = {
     },
     **{(task, "limit"): _NAMES[Kind.MASTERS] for task in ("start-masters", "stop-masters")},
     ("decommission-worker", "name"): _NAME[Kind.WORKERS],
+    ("show-schema", "name"): Value("NAME", Kind.SCHEMA),
     ("status", "limit"): _NAMES[Kind.ROLES],
     ("backup-etcd", "to"): _FOLDER,
     ("render-client-config", "to"): _FOLDER,

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from provision.errors import InventoryError, Problem, UsageError
-from provision.inventory import loader, model
+from provision.inventory import loader, model, parts
+from provision.inventory.parts import Line, Parts, scalar
 from provision.inventory.ranges import MAX_ENTRIES, RangeError, expand
 from provision.inventory.selection import COMMA
 
@@ -57,11 +58,12 @@ class _Group:
     count: int
 
 
-def starter(answers: Answers) -> Starter:
-    """The inventory for ``answers``.
+def starter(answers: Answers, given: Parts | None = None) -> Starter:
+    """The inventory for ``answers``, and ``given`` for all that is not about hosts.
 
     Raises :class:`UsageError` with every problem of the lists and of the other options.
     """
+    given = given or Parts()
     problems: list[Problem] = []
     members = _groups(answers.etcd, "--etcd", "etcd", problems)
     workers = _groups(answers.workers, "--workers", "worker", problems)
@@ -75,8 +77,11 @@ def starter(answers: Answers) -> Starter:
         problems.append(
             Problem("--etcd", what, "name hosts by --etcd or --workers", id="option-invalid")
         )
+    problems += parts.without_hosts(
+        given, members=bool(answers.etcd), workers=bool(answers.workers)
+    )
     _refuse(problems)
-    lines = _lines(answers, members, workers)
+    lines = _lines(answers, given, members, workers)
     text = "".join(f"{line}\n" for line, _ in lines)
     found = [
         Problem(_option(p.where, lines), _without_place(p.what), p.remedy, p.severity, id=p.id)
@@ -102,12 +107,6 @@ def checked(text: str, folder: Path | None = None) -> Sequence[Problem]:
         return error.problems
     finally:
         os.unlink(name)
-
-
-def scalar(value: str) -> str:
-    """``value`` as a key or a value of the inventory, in quotes where YAML needs them."""
-    plain = re.fullmatch(r"[A-Za-z0-9./~_][A-Za-z0-9._/@+-]*", value)
-    return value if plain and value.lower() not in ("~", "null") else json.dumps(value)
 
 
 def _refuse(problems: Sequence[Problem]) -> None:
@@ -201,8 +200,8 @@ def _is_host(text: str) -> bool:
 
 
 def _lines(
-    answers: Answers, members: Sequence[_Group], workers: Sequence[_Group]
-) -> list[tuple[str, str]]:
+    answers: Answers, given: Parts, members: Sequence[_Group], workers: Sequence[_Group]
+) -> list[Line]:
     """The file's lines, each with the option that it comes from, or ""."""
     ssh = {
         "user": answers.user,
@@ -211,31 +210,30 @@ def _lines(
         "key": answers.key if answers.key[:1] in ("", "~") else os.path.abspath(answers.key),
         "jump": answers.jump,
     }
-    given = [(f"  {key}: {scalar(text)}", f"--{key}") for key, text in ssh.items() if text]
-    made = [
-        "# Made from lists of hosts. Go through what is marked with EDIT. Without a list of hosts,",
-        "# `invoke init-inventory FILE` writes an example with every key.",
-        "",
-        "# alluxio.cluster.name, and the name that 'invoke destroy' asks for. EDIT",
-        "cluster: DefaultAlluxioCluster",
-        "",
-        "# How hosts are reached. What is unset comes from ~/.ssh/config. Host keys are checked,",
-        "# always. A login that is not root needs sudo (sudo_password if sudo asks).",
-        "ssh:" if given else "# ssh: {user: deploy}",
+    ssh_lines = [(f"  {key}: {scalar(text)}", f"--{key}") for key, text in ssh.items() if text]
+    lines: list[Line] = [
+        ("# Made from lists of hosts. `invoke init-inventory FILE`, without a list of hosts,", ""),
+        ("# writes an example with every key.", ""),
+        ("", ""),
+        *parts.head(given, shared=not members),
+        ("", ""),
+        ("# How hosts are reached. What is unset comes from ~/.ssh/config. Host keys are", ""),
+        ("# checked, always. A login that is not root needs sudo (sudo_password if it asks).", ""),
+        ("ssh:" if ssh_lines else "# ssh: {user: deploy}", ""),
+        *ssh_lines,
+        ("", ""),
+        ("etcd:", ""),
     ]
-    lines = [*((line, "") for line in made), *given, ("", ""), ("etcd:", "")]
     if members:
         lines += [
-            ("  # The release and its tarball, relative to this file's folder. EDIT", ""),
-            ("  version: 3.6.16", ""),
-            ("  source: {path: etcd-v3.6.16-linux-amd64.tar.gz, sha256: file:SHA256SUMS}", ""),
+            *parts.etcd_release(given),
             ("  # host: where SSH goes. Add 'address' where other hosts use another one.", ""),
             ("  members:", ""),
             *((_entry(group), "--etcd") for group in members),
         ]
     else:
         urls = [one.strip() for one in answers.endpoints.split(",") if one.strip()]
-        edit = "" if urls else " EDIT"
+        edit = "" if urls else f" {parts.EDIT}"
         given_urls = json.dumps(urls or ["http://etcd1.example.com:2379"])
         lines += [
             (f"  # The etcd that is there: every member's client URL, without TLS.{edit}", ""),
@@ -246,23 +244,19 @@ def _lines(
         lines += [
             ("", ""),
             ("alluxio:", ""),
-            ("  # The release and its tarball. EDIT", ""),
-            ('  version: "313"', ""),
-            ("  source: {path: alluxio-313-bin.tar.gz, sha256: file:SHA256SUMS}", ""),
-            ("  # Any line of alluxio-site.properties. EDIT", ""),
-            ("  properties: {alluxio.dora.client.ufs.root: s3://bucket/path}", ""),
+            *parts.alluxio_release(given),
             ("  # hostname: what clients connect to, where it is not 'host'.", ""),
             ("  workers:", ""),
             *((_entry(group), "--workers") for group in workers),
         ]
-    return lines
+    return [*lines, *parts.kubernetes(given)]
 
 
 def _entry(group: _Group) -> str:
     return f"    {scalar(group.name)}: {{host: {scalar(group.hosts)}}}"
 
 
-def _option(where: str, lines: Sequence[tuple[str, str]]) -> str:
+def _option(where: str, lines: Sequence[Line]) -> str:
     """The option that the line at ``where`` (file:line:column) comes from."""
     found = re.fullmatch(r".*:(\d+):\d+", where)
     return (lines[int(found[1]) - 1][1] if found else "") or "the inventory"

@@ -108,7 +108,10 @@ def as_yaml(found: Mapping[str, Any], inventory: Inventory, note: str) -> str:
 def install_line(k: KubernetesCluster, to: Path | None, secret: Path | None) -> str:
     """The command that installs or upgrades the release with these files."""
     files = [str(to) if to is not None else "values.yaml", *([str(secret)] if secret else [])]
-    line = ["helm", "upgrade", "--install", k.release, "CHART", f"--namespace={k.namespace}"]
+    line = ["helm", "upgrade", "--install", k.release, "CHART"]
+    if k.chart.etcd:  # a chart that the chart depends on
+        line.append("--dependency-update")
+    line.append(f"--namespace={k.namespace}")
     if k.kubeconfig is not None:
         line.append(f"--kubeconfig={k.kubeconfig}")
     if k.context is not None:

@@ -1,4 +1,4 @@
-"""The README's two ways to install: in a clone, and from the archive of `make bundle`.
+"""The README's ways to install: in a clone, from a wheel, and from the archive of `make bundle`.
 
 Each has a folder and a virtualenv of its own. The archive is installed without a way to any package
 index. It is made for the Python of this process alone, which is quicker.
@@ -94,10 +94,12 @@ def test_the_readme(tmp_path: Path, archive: Path) -> None:
         assert names == {bundle.NAME, *locked}
         assert not names & DEVELOPMENT
 
-        lists = ("--etcd", "host1,host2,host3", "--workers", "worker[1-20].example.com")
-        command = f"init-inventory --etcd {lists[1]} --workers '{lists[3]}' --user deploy"
-        reader.types(f".venv/bin/{bundle.NAME} {command}")
-        assert (clone / "inventory" / "inventory.yml").exists()
+        wheel = f"alluxio_provision-{provision.__version__}-py3-none-any.whl"
+        assert wheel in reader.types(
+            "python3 -m venv ~/alluxio-provision",
+            **{"~/alluxio-provision": str(tmp_path / "pip"), wheel: str(archive.with_name(wheel))},
+        )
+        assert installed(tmp_path / "pip" / "bin" / "python") == names
 
         reader.folder = machine
         reader.environment |= CUT_OFF
@@ -107,9 +109,14 @@ def test_the_readme(tmp_path: Path, archive: Path) -> None:
         assert installed(machine / bundle.NAME / "bin" / "python") >= names
     empty = machine / "empty"
     empty.mkdir()
-    for words in (("init-inventory", *lists, "--user", "deploy"), ("show-inventory",)):
+    lists = ("--etcd", "host1,host2,host3", "--workers", "worker[1-20].example.com")
+    ways = (clone / ".venv", tmp_path / "pip", machine / bundle.NAME)
+    for folder, words in [
+        *((way, ("init-inventory", f"{n}.yml", *lists)) for n, way in enumerate(ways)),
+        (ways[-1], ("show-inventory", "--inventory", "2.yml")),
+    ]:
         shown = subprocess.run(
-            [machine / bundle.NAME / "bin" / bundle.NAME, *words],
+            [folder / "bin" / bundle.NAME, *words],
             cwd=empty,
             capture_output=True,
             text=True,

@@ -229,6 +229,8 @@ class TestStatic:
         assert shell.offers("alluxio-provision explain host-key-") == {
             id for id in IDS if id.startswith("host-key-")
         }
+        assert shell.offers("alluxio-provision show-schema check-") == {"check-nodes"}
+        assert {"plan", "trust-hosts"} <= shell.offers("alluxio-provision show-schema ")
         keys = {group.key for group in GROUPS}
         assert keys | TASKS | {"all"} <= shell.offers("alluxio-provision help ")
         assert not shell.mark.exists()

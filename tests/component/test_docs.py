@@ -8,7 +8,7 @@ from pathlib import Path
 from provision.etcd.api.client import EtcdClient
 from provision.etcd.api.values import Endpoint, Permission
 from tests.component.conftest import Boot
-from tests.docs import COMPONENT, REPO, Reader, fenced
+from tests.docs import COMPONENT, PODS, REPO, Reader, fenced
 from tests.kubernetes import helm as real
 from tests.kubernetes.helm import Helm
 
@@ -48,5 +48,15 @@ def test_kubernetes(tmp_path: Path) -> None:
         manifest.write_text(manifest.read_text().replace("@loopback@", url))
         page = "docs/kubernetes.md"
         with Reader(page, COMPONENT, folder, tools, **helm.environment) as reader:
-            reader.types("invoke render-helm --to values.yaml", **{"update CHART": "update chart"})
-    helm.ok("template", "alluxio", chart, "--values", folder / "values.yaml")
+            reader.types("invoke render-helm --to values.yaml")
+        values = ("--values", folder / "values.yaml")
+        helm.ok("template", "alluxio", chart, "--dependency-update", *values)
+        first = folder / "first"
+        first.mkdir()
+        with Reader("README.md", COMPONENT, first, tools, **helm.environment) as reader:
+            said = reader.types(PODS)
+        assert "helm upgrade --install alluxio CHART --dependency-update" in said
+        values = ("--values", first / "values.yaml")
+        seen = helm.manifests("alluxio", chart, "--dependency-update", *values)
+    assert seen["Deployment", "alluxio-worker"]["spec"]["replicas"] == 4
+    assert seen["StatefulSet", "alluxio-etcd"]["spec"]["replicas"] == 3

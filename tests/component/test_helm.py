@@ -96,7 +96,8 @@ def worker(manifests: dict[tuple[str, str], Any]) -> Any:
 
 def test_a_cluster_with_the_charts_etcd(helm: Helm, chart: Path, tmp_path: Path) -> None:
     file, said = render(tmp_path)
-    assert said.startswith("1 changed; helm upgrade --install cache CHART --namespace=data")
+    line = "helm upgrade --install cache CHART --dependency-update --namespace=data"
+    assert said.startswith(f"1 changed; {line}")
     assert render(tmp_path)[1].startswith("0 changed;")
     helm.ok("lint", chart, "--strict", "--values", file)
     seen = helm.manifests("cache", chart, "--namespace", "data", "--values", file)

@@ -98,12 +98,14 @@ def repository(helm: Helm, folder: Path) -> Iterator[str]:
         server.server_close()
 
 
-def chart(helm: Helm, repository_url: str, into: Path) -> Path:
-    """A copy of our chart with its dependency fetched by ``helm dependency update``."""
+def chart(helm: Helm, repository_url: str, into: Path, *, update: bool = True) -> Path:
+    """A copy of our chart, with its dependency fetched by ``helm dependency update``, or without
+    it."""
     shutil.copytree(HERE / "chart", into)
     manifest = into / "Chart.yaml"
     manifest.write_text(manifest.read_text().replace("@loopback@", repository_url))
-    helm.ok("dependency", "update", into)
+    if update:
+        helm.ok("dependency", "update", into)
     return into
 
 

@@ -201,14 +201,15 @@ def release(cluster: Cluster, inventory: Path, tmp_path_factory: pytest.TempPath
     rendered = invoke(inventory, "render-helm", "--to", str(work / "values.yaml"))
     assert rendered.returncode == 0, rendered.stderr
     with real.repository(cluster.helm, work / "repository") as url:
-        chart = real.chart(cluster.helm, url, work / "alluxio")
-    cluster.helm.ok(*install(chart), "--create-namespace")
+        chart = real.chart(cluster.helm, url, work / "alluxio", update=False)
+        cluster.helm.ok(*install(chart), "--create-namespace")
     return chart
 
 
 def install(chart: Path) -> list[str]:
     values = chart.parent / "values.yaml"
-    return ["upgrade", "--install", "cache", str(chart), "--namespace=data", f"--values={values}"]
+    options = ["--dependency-update", "--namespace=data", f"--values={values}"]
+    return ["upgrade", "--install", "cache", str(chart), *options]
 
 
 def test_the_values_install(cluster: Cluster, release: Path) -> None:

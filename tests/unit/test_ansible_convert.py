@@ -23,8 +23,8 @@ ansible_host={{ x }}
 
 def converted(folder: Path, text: str, name: str = "hosts", **groups: str) -> Converted:
     (folder / name).write_text(text)
-    given = {"etcd_group": "", "worker_group": "", **groups}
-    return convert(folder / name, folder / "new.yml", **given)
+    chosen = (groups.get("etcd_group", ""), groups.get("worker_group", ""))
+    return convert(folder / name, folder / "new.yml", *chosen)
 
 
 def inventory(folder: Path, text: str, name: str = "hosts", **groups: str) -> Inventory:

@@ -67,6 +67,35 @@ def test_every_command_block_has_one_place() -> None:
     assert set(docs.PLACES) <= set(docs.PAGES)
 
 
+#: What somebody types from nothing to LIVE workers, by the README alone: at most so many commands.
+ROLES = {
+    "in a clone": (7, ["python3 -m venv .venv", docs.SERVERS]),
+    "by pip": (6, ["python3 -m venv ~/alluxio-provision", docs.SERVERS]),
+    "with an etcd that is there": (4, [docs.AN_ETCD]),
+    "from Ansible": (5, [docs.ANSIBLE]),
+}
+#: With these go those who have an inventory of hosts on which etcd is to be.
+THEN = ["alluxio-provision trust-hosts", "alluxio-provision deploy-etcd --dry-run"]
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_no_role_types_more_commands(role: str) -> None:
+    most, own = ROLES[role]
+    of = {block.commands[0]: block.commands for block in docs.blocks("README.md")}
+    wanted = own if docs.AN_ETCD in own else [*own, *THEN]
+    typed = [command for first in wanted for command in of[first]]
+    assert len(typed) <= most, typed
+    assert " check-nodes" in typed[-1]
+
+
+def test_on_kubernetes_three_commands() -> None:
+    of = {block.commands[0]: block.commands for block in docs.blocks("README.md")}
+    (helm,) = (first for first in of if first.startswith("helm upgrade"))
+    typed = [*of[docs.PODS], *of[helm]]
+    assert len(typed) == 3
+    assert "EDIT" not in docs.text("README.md")
+
+
 def test_commands_are_in_blocks_that_say_so() -> None:
     for page in docs.PAGES:
         for block in docs.fenced(page):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,20 +17,6 @@ def folder(tmp_path: Path) -> Path:
         (tmp_path / name).symlink_to(REPO / name)
     (tmp_path / "inventory").mkdir()
     return tmp_path
-
-
-@pytest.mark.process
-def test_the_readme(folder: Path) -> None:
-    shell = folder / ".venv" / "bin"
-    shell.mkdir(parents=True)
-    (shell / "alluxio-provision").symlink_to(Path(sys.prefix) / "bin" / "alluxio-provision")
-    with Reader("README.md", ALONE, folder) as reader:
-        reader.types(
-            ".venv/bin/alluxio-provision init-inventory --endpoints http://10.0.1.10:2379 "
-            "--workers 'worker[1-20].example.com'"
-        )
-    made = (folder / "inventory" / "inventory.yml").read_text(encoding="utf-8")
-    assert 'endpoints: ["http://10.0.1.10:2379"]' in made
 
 
 @pytest.mark.process

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,9 @@ import pytest
 from provision.errors import UsageError
 from provision.inventory import document, loader
 from provision.inventory.findings import Findings
+from provision.inventory.parts import Parts, Tarball, scalar
 from provision.inventory.resolved import Inventory
-from provision.inventory.starter import Answers, scalar, starter
+from provision.inventory.starter import Answers, starter
 from tests.unit.test_program_in_use import run
 
 
@@ -41,7 +43,7 @@ def test_the_usual_lists(tmp_path: Path) -> None:
     seen = starter(Answers(**lists))
     assert (seen.members, seen.workers, seen.warnings) == (3, 20, ())
     assert '    "worker[1-20]": {host: "worker[1-20].example.com"}\n' in seen.text  # still a range
-    for key in ("cluster: ", "  version: 3", "  properties: ", '  version: "313"'):
+    for key in ("  version: 3", "  properties:\n", '  version: "313"'):
         before = seen.text.partition(f"\n{key}")[0]
         assert "EDIT" in "\n".join(before.splitlines()[-1:]), key
 
@@ -143,7 +145,7 @@ def test_in_an_empty_folder(tmp_path: Path, program: str) -> None:
     lists = ("--etcd", "host1,host2,host3", "--workers", "worker[1-20].example.com")
     done = run(program, "init-inventory", *lists, "--user", "deploy", cwd=cwd)
     where = "inventory/inventory.yml"
-    then = f"edit what says EDIT, then {program} show-inventory --inventory {where}\n"
+    then = f"edit what says EDIT, then {program} show-inventory\n"
     assert done.stdout == f"wrote {where}: 3 members, 20 workers; {then}"
     text = (cwd / where).read_text()
     assert f"`{program} init-inventory FILE`" in text
@@ -160,6 +162,77 @@ def test_in_an_empty_folder(tmp_path: Path, program: str) -> None:
         "path": "a/b.yml",
         "members": 3,
         "workers": 20,
+        "to_edit": True,
+        "tarballs": [],
+    }
+
+
+SHA = "ab" * 32
+WHOLE = Parts(
+    cluster="Reports",
+    etcd=Tarball("../etcd.tar.gz", SHA, "3.5.35"),
+    alluxio=Tarball("/a b/x: y.tar.gz", SHA, "310"),
+    java=Tarball("jdk.tar.gz", SHA, "11"),
+    ufs="s3://bucket/a #b",
+)
+
+
+def test_with_all_that_a_cluster_needs_nothing_is_left_to_edit(tmp_path: Path) -> None:
+    seen = starter(Answers(etcd="a,b,c", workers="w1"), WHOLE)
+    assert "EDIT" not in seen.text
+    path = tmp_path / "sub" / "made.yml"
+    path.parent.mkdir()
+    path.write_text(seen.text)
+    found = loader.read(path).inventory
+    assert (found.cluster, found.etcd.version) == ("Reports", "3.5.35")
+    assert found.etcd.source is not None
+    assert (found.etcd.source.path, found.etcd.source.sha256) == (tmp_path / "etcd.tar.gz", SHA)
+    assert found.alluxio is not None
+    assert (found.alluxio.version, found.alluxio.source.path) == ("310", Path("/a b/x: y.tar.gz"))
+    assert found.alluxio.java.source is not None
+    assert found.alluxio.java.source.path == tmp_path / "sub" / "jdk.tar.gz"
+    assert found.alluxio.properties["alluxio.dora.client.ufs.root"] == "s3://bucket/a #b"
+    assert found.kubernetes is None
+
+
+def test_java_of_the_hosts_and_pods(tmp_path: Path) -> None:
+    parts = Parts(java="/usr/lib/jvm/11", kubernetes=True, ufs="s3://b/p")
+    path = tmp_path / "made.yml"
+    path.write_text(starter(Answers(etcd="a,b,c", workers="w[1-4]"), parts).text)
+    found = loader.read(path).inventory
+    assert found.alluxio is not None
+    assert found.alluxio.java.home == "/usr/lib/jvm/11"
+    assert found.kubernetes is not None
+    assert (found.kubernetes.workers, found.kubernetes.etcd_replicas) == (4, 3)
+
+
+def test_in_a_shared_etcd_the_cluster_has_a_name_of_its_own() -> None:
+    lists = Answers(endpoints="http://a:2379", workers="w1")
+    whole = Parts(alluxio=WHOLE.alluxio, ufs="s3://b/p")
+    assert "list-clusters" in starter(lists, whole).text
+    assert "for.  EDIT" not in starter(lists, whole).text
+    assert "for. EDIT\n" in starter(lists, whole).text
+    assert "EDIT" not in starter(lists, replace(whole, cluster="Mine")).text
+
+
+@pytest.mark.parametrize(
+    ("lists", "parts", "where"),
+    [
+        ({"etcd": "a,b,c"}, Parts(ufs="s3://b/p"), "--ufs"),
+        ({"etcd": "a,b,c"}, Parts(java="/j"), "--java"),
+        ({"etcd": "a,b,c"}, Parts(alluxio=WHOLE.alluxio), "--alluxio-tarball"),
+        ({"etcd": "a,b,c"}, Parts(kubernetes=True), "--kubernetes"),
+        ({"workers": "w", "endpoints": "http://a:1"}, Parts(etcd=WHOLE.etcd), "--etcd-tarball"),
+        ({"etcd": "a", "workers": "w"}, Parts(cluster="x y"), "--cluster"),
+        ({"etcd": "a", "workers": "w"}, Parts(java="relative"), "--java"),
+        ({"etcd": "a", "workers": "w"}, Parts(etcd=Tarball("e", SHA, "9")), "--etcd-tarball"),
+    ],
+)
+def test_parts_that_do_not_fit(lists: dict[str, str], parts: Parts, where: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        starter(Answers(**lists), parts)
+    assert {problem.where for problem in caught.value.problems if problem.severity == "error"} == {
+        where
     }
 
 

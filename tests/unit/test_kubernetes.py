@@ -309,7 +309,8 @@ def test_the_install_line_is_safe_to_paste(tmp_path: Path) -> None:
     assert k is not None
     line = values.install_line(k, Path("my values.yaml"), Path("s.yaml"))
     assert line == (
-        "helm upgrade --install alluxio CHART --namespace=data '--kube-context=a-b;c' "
+        "helm upgrade --install alluxio CHART --dependency-update --namespace=data "
+        "'--kube-context=a-b;c' "
         "'--values=my values.yaml' --values=s.yaml"
     )
 

@@ -21,6 +21,7 @@ _alluxio_provision_value() {
     folder) compopt -o dirnames; return ;;
     format:*) some=${kind#format:}; some=${some//,/ } ;;
     error-id) some='@IDS@' ;;
+    schema) some='@SCHEMAS@' ;;
     topic) some='@TOPICS@' ;;
     task) some='@NAMES@' ;;
     *)

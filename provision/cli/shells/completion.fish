@@ -32,6 +32,8 @@ function __alluxio_provision_value
             printf '%s\n' $before(string split , (string replace format: '' -- $kind))
         case error-id
             printf '%s\n' $before(string split ' ' '@IDS@')
+        case schema
+            printf '%s\n' $before(string split ' ' '@SCHEMAS@')
         case topic
             printf '%s\n' $before(string split ' ' '@TOPICS@')
         case '*'

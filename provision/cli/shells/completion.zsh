@@ -30,6 +30,7 @@ _alluxio_provision_value() {
     folder) _files -/; return ;;
     format:*) some=(${(s:,:)kind#format:}) ;;
     error-id) some=(@IDS@) ;;
+    schema) some=(@SCHEMAS@) ;;
     topic) some=(@TOPICS@) ;;
     *)
       local names

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from provision.cli.command import command
-from provision.cli.inventory_path import DEFAULT_INVENTORY
+from provision.cli.inventory_path import DEFAULT_INVENTORY, INVENTORY_VARIABLE
 from provision.cli.run import Run
 from provision.cli.tasks import common
 from provision.errors import UsageError
@@ -61,6 +63,7 @@ def explain(run: Run, id: str) -> int:
     """Say what an error or warning means, its causes, and what to do. Contacts nothing."""
     from provision import tables, terminal
     from provision.cli.explain import ALL, page, pages
+    from provision.wrap import flowed, width_of
 
     found = pages() if id == ALL else [page(id)]
     if run.json:
@@ -73,8 +76,21 @@ def explain(run: Run, id: str) -> int:
         columns = (tables.Texts("id"), tables.Texts("is", words=True))
         tables.show(columns, [(p.id, p.title) for p in found])
     else:
-        terminal.say(f"{id}: {found[0].text.removeprefix('# ')}", end="")
+        text = terminal.line(f"{id}: {found[0].text.removeprefix('# ')}")
+        width = width_of(sys.stdout)
+        terminal.say(flowed(text, width) if width else text, end="")
     return 0
+
+
+#: Of init-inventory and import-ansible: with all of them that a cluster needs, the file is ready.
+_PARTS = {
+    "etcd_tarball": "etcd's tarball on this machine, under the publisher's name.",
+    "alluxio_tarball": "Alluxio's tarball on this machine.",
+    "java": "A JDK's tarball for the workers, or JAVA_HOME on their hosts; else the hosts' own.",
+    "ufs": "The under store: the property alluxio.dora.client.ufs.root, as s3://bucket/path.",
+    "cluster": "The cluster's name; DefaultAlluxioCluster when not given.",
+    "kubernetes": "Add the section for render-helm: as many pods as there are hosts.",
+}
 
 
 @command(
@@ -90,6 +106,7 @@ def explain(run: Run, id: str) -> int:
         "port": "The port of sshd on the hosts.",
         "key": "The private key file.",
         "jump": "The jump host, as in ssh -J.",
+        **_PARTS,
     },
     word="path",
     old={"path": "path"},
@@ -104,36 +121,67 @@ def init_inventory(
     port: str = "",
     key: str = "",
     jump: str = "",
+    etcd_tarball: str = "",
+    alluxio_tarball: str = "",
+    java: str = "",
+    ufs: str = "",
+    cluster: str = "",
+    kubernetes: bool = False,
 ) -> int:
     """Write an inventory to start from: of the hosts that are named, or a commented example.
 
-    With only --etcd it has no workers. Without --etcd it is for an existing etcd.
+    With only --etcd it has no workers. Without --etcd it is for an existing etcd. A tarball is
+    compared with the SHA256SUMS beside it, if that file lists it.
     """
     from provision import terminal
-    from provision.cli import console
+    from provision.cli import console, tarballs
     from provision.inventory.example import write_example, write_new
+    from provision.inventory.parts import Parts, to_edit
     from provision.inventory.starter import Answers, starter
 
+    asked = tarballs.Given(
+        Path(path), etcd_tarball, alluxio_tarball, java, ufs, cluster, kubernetes
+    )
+    parts, read = tarballs.read(asked)
     answers = Answers(etcd, endpoints, workers, user, port, key, jump)
     document: InitInventoryDocument = {
         "schema": "alluxio-provision/init-inventory/1",
         "path": path,
     }
-    if answers == Answers():
+    if answers == Answers() and parts == Parts():
         write_example(Path(path))
-        todo, counts = "edit it", ""
+        done = f"wrote {path}: edit it, then invoke show-inventory{_of(path)}"
     else:
-        made = starter(answers)
+        made = starter(answers, parts)
         write_new(Path(path), made.text)
         console.problems(made.warnings)
         document["members"], document["workers"] = made.members, made.workers
-        todo, counts = "edit what says EDIT", f" {made.members} members, {made.workers} workers;"
+        document["to_edit"] = to_edit(made.text)
+        document["tarballs"] = [one.document() for one in read]
+        counts = f"{made.members} members, {made.workers} workers"
+        done = f"wrote {path}: {counts}; {_then(made.text, path)}"
     if run.json:
         terminal.emit_json(document)
     else:
-        then = f"invoke show-inventory --inventory {shlex.quote(path)}"
-        terminal.say(f"wrote {path}:{counts} {todo}, then {then}")
+        for one in read:
+            terminal.say(one.line)
+        terminal.say(done)
     return 0
+
+
+def _of(path: str) -> str:
+    """The option for an inventory that is not the usual one."""
+    usual = os.environ.get(INVENTORY_VARIABLE) or DEFAULT_INVENTORY
+    return "" if path == usual else f" --inventory {shlex.quote(path)}"
+
+
+def _then(text: str, path: str) -> str:
+    """What is next with the inventory ``text`` in ``path``."""
+    from provision.inventory.parts import to_edit
+
+    if to_edit(text):
+        return f"edit what says EDIT, then invoke show-inventory{_of(path)}"
+    return f"nothing is left to edit; next: invoke trust-hosts{_of(path)}"
 
 
 @command(
@@ -144,6 +192,7 @@ def init_inventory(
         "to": "The file to write; an existing one is never overwritten.",
         "etcd_group": "The group of etcd's members; etcd when not given.",
         "worker_group": "The group of Alluxio workers; workers, if there is one, when not given.",
+        **_PARTS,
     },
 )
 def import_ansible(
@@ -152,14 +201,23 @@ def import_ansible(
     to: str = DEFAULT_INVENTORY,
     etcd_group: str = "",
     worker_group: str = "",
+    etcd_tarball: str = "",
+    alluxio_tarball: str = "",
+    java: str = "",
+    ufs: str = "",
+    cluster: str = "",
+    kubernetes: bool = False,
 ) -> int:
     """Make an inventory from an Ansible inventory. Lists templates and vaults, guesses none."""
     from provision import terminal
     from provision.ansible.convert import convert
-    from provision.cli import console
+    from provision.cli import console, tarballs
     from provision.inventory.example import write_new
+    from provision.inventory.parts import to_edit
 
-    made = convert(Path(file), Path(to), etcd_group, worker_group)
+    asked = tarballs.Given(Path(to), etcd_tarball, alluxio_tarball, java, ufs, cluster, kubernetes)
+    parts, read = tarballs.read(asked)
+    made = convert(Path(file), Path(to), etcd_group, worker_group, parts)
     write_new(Path(to), made.text)
     console.problems(made.warnings)
     if run.json:
@@ -171,13 +229,17 @@ def import_ansible(
             "members": made.members,
             "workers": made.workers,
             "problems": [problem.document() for problem in made.warnings],
+            "to_edit": to_edit(made.text),
+            "tarballs": [one.document() for one in read],
         }
         terminal.emit_json(document)
     else:
+        for one in read:
+            terminal.say(one.line)
         workers = f", {made.workers} workers of {made.groups[1]}" if made.groups[1] else ""
         terminal.say(
-            f"wrote {to}: {made.members} members of {made.groups[0]}{workers}; edit what says "
-            f"EDIT, then invoke show-inventory --inventory {shlex.quote(to)}"
+            f"wrote {to}: {made.members} members of {made.groups[0]}{workers}; "
+            f"{_then(made.text, to)}"
         )
     return 0
 
