@@ -33,10 +33,18 @@ def programs(release: str) -> Path:
     CACHE.mkdir(parents=True, exist_ok=True)
     with (CACHE / "lock").open("w") as lock:  # other tests may want it at the same time
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (folder / "bin").exists():
+        # The folder may have been moved.
+        if not _runs(folder / "bin" / "true"):
             shutil.rmtree(folder, ignore_errors=True)
             _make(folder, *RELEASES[release])
     return folder / "bin"
+
+
+def _runs(program: Path) -> bool:
+    try:
+        return subprocess.run([program], capture_output=True).returncode == 0
+    except OSError:
+        return False
 
 
 def _make(folder: Path, suite: str, libraries: tuple[str, ...]) -> None:
@@ -79,15 +87,22 @@ def _make(folder: Path, suite: str, libraries: tuple[str, ...]) -> None:
 
 
 def _wrap(root: Path, into: Path) -> None:
-    """One script a program: the multi-call program is told its name, by the loader."""
+    """The programs by their names, which tell the multi-call program what to be. Where it needs
+    another C library than this machine's, that library's loader starts it, and says the name."""
     into.mkdir()
+    (binary,) = root.glob("usr/bin/coreutils")
     (loader,) = (path for path in root.glob("**/ld-linux*.so.*") if not path.is_symlink())
     folders = sorted({str(path.parent) for path in root.glob("**/*.so.*")})
-    (binary,) = root.glob("usr/bin/coreutils")
     start = shlex.join([str(loader), "--library-path", ":".join(folders)])
+    (into / "true").symlink_to(binary)
+    fits = _runs(into / "true")
+    (into / "true").unlink()
     for program in root.glob("usr/lib/cargo/bin/coreutils/*"):
-        called = f"--argv0 {shlex.quote(program.name)} {shlex.quote(str(binary))}"
         path = into / program.name
+        if fits:
+            path.symlink_to(binary)
+            continue
+        called = f"--argv0 {shlex.quote(program.name)} {shlex.quote(str(binary))}"
         path.write_text(f'#!/bin/sh\nexec {start} {called} "$@"\n')
         path.chmod(0o755)
     assert os.listdir(into)
