@@ -94,8 +94,8 @@ HOSTILE := hostile inventory_hostile membership observe protocol render text
 fuzz: $(BIN)/.ready ## Try 1000 examples of every property of what comes in: inventories, etcd values, hosts' answers
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/pytest -n 2 -m hypothesis $(HOSTILE:%=tests/unit/test_%.py)
 
-generated: $(BIN)/.ready .artifacts ## Try 200 generated inventories: systemd reads the units, etcd starts with each
-	ALXP_GENERATED=200 $(BIN)/pytest tests/component/test_generated.py
+generated: lab ## Try 200 generated inventories: systemd starts etcd and a worker with each, on the lab's hosts
+	ALXP_GENERATED=200 $(BIN)/pytest tests/component/test_generated.py tests/integration/test_generated.py
 
 # The tool is in the extra `mutants`, not in the lock file. Its settings are in pyproject.toml.
 mutants: $(BIN)/.ready ## Mutate plans, inventory and verdicts: which do the unit tests let live? (hours)

@@ -21,13 +21,14 @@ tries() { # tries WHAT COMMAND…: the command works only where the program can 
 }
 pids=
 sockets() { # sockets FOLDERS: adds to $owners which process has a socket of $inodes
+  # uutils 0.0.17 puts the socket into quotes.
   while read -r line; do
     case $line in
       /*) pid=${line#/proc/} pid=${pid%%/*};;
-      *) owners="$owners ${line##* }=$pid";;
+      *) line=${line##* } line=${line#\'} owners="$owners ${line%\'}=$pid";;
     esac
   done <<EOF
-$(ls -ln $1 /dev/null 2>/dev/null | grep -E "^/proc/|-> socket:\[($inodes)\]\$")
+$(ls -ln $1 /dev/null 2>/dev/null | grep -E "^/proc/|-> '?socket:\[($inodes)\]'?\$")
 EOF
 }
 listening() { # listening HEX TABLE: sets inode

@@ -25,8 +25,9 @@ from provision.text import number, size
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 #: When clocks differ by more seconds than this, the times of leases and certificates are wrong.
 MAX_CLOCK_SKEW = 1.0
-#: The units need the group @system-service of system calls: systemd has it from this release on.
-#: What is newer in them (ProtectClock= and others), an older systemd ignores with a warning.
+#: The units need the group @system-service of system calls: systemd has it from this release on
+#: (its pull request 8766). What is newer in them (ProtectClock= and others), an older systemd
+#: ignores with a warning (systemd.unit(5)): ``tests/unit/test_systemd_releases.py``.
 MIN_SYSTEMD = 239
 
 

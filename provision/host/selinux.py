@@ -1,15 +1,17 @@
 """SELinux: what this tool installs gets the label that the host's policy has for its path.
 
 A file that is renamed keeps the label of the name under which it was written. Where SELinux is
-enforcing, systemd may not read such a unit, nor run such a program.
+enforcing, systemd may not read such a unit, nor run such a program. restorecon(8) (of SELinux's
+policycoreutils): ``-R`` goes through a folder, takes a file as well, and another exit code than 0
+is a failure.
 """
 
 from __future__ import annotations
 
 import shlex
 
-#: The kernel's switch. It is there, and root can write it, only where SELinux is on: a container
-#: may see its host's, read-only.
+#: The kernel's switch (``security/selinux/selinuxfs.c`` of Linux). It is there, and root can write
+#: it, only where SELinux is on: a container may see its host's, read-only.
 ENFORCE = "/sys/fs/selinux/enforce"
 
 

@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
-import json
 import os
-import random
 import re
 import shlex
 import shutil
@@ -22,118 +20,23 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from provision.alluxio.worker import desired as worker
 from provision.alluxio.worker.desired import Artifacts
-from provision.errors import InventoryError
 from provision.etcd.member import desired, layout
 from provision.etcd.pki import certificates, own_ca
 from provision.host.resources import File, Resource
-from provision.inventory.loader import load
 from provision.inventory.resolved import EtcdCluster, Inventory
 from provision.plans.alluxio import masters
-from tests.component.test_settings import tried
+from tests.generated import accepted, drawn
 from tests.unit import hosts
 
 #: How many inventories are tried.
 COUNT = int(os.environ.get("ALXP_GENERATED", "6"))
 #: Seconds for a cluster to be ready, on a machine that has other work.
 WITHIN = 60.0
-
-FOLDERS = (
-    *("/var/lib/etcd", "/home/etcd/data", "/dev/shm/etcd", "/srv/a.b+c@d", "/data", "/run/etcd"),
-    *("/mnt/disk1/etcd", "/opt/x/data", "/usr/local/etcd/data", "/etc/etcd2", "/var/cache/e"),
-)
-PORTS = (1, 80, 443, 1023, 1024, 2379, 2380, 19999, 32768, 65535)
-BEATS = ((1, 5), (20, 10), (100, 10), (100, 20), (1000, 5))
-PLAIN_PORTS = (2, 1022, 1025, 2378, 65534)
-USERS = ("etcd", "etcd", "_e-1", "a" * 31)
-TIMES = ("daily", "hourly", "*:0/15", "Mon..Fri *-*-* 03:00:00", "*-*-01 00:00:00 UTC", "yearly")
-TOKENS = ("t", "a-b_c.d", "x" * 60)
-
-
-def drawn(number: int) -> dict[str, Any]:
-    """The inventory with this number, as it stands in the file. The model may refuse it."""
-    r = random.Random(number)
-    count = r.choice((1, 1, 1, 3))
-    form = r.choice(("10.1.0.{}", "10.1.0.{}", "fd00::{:x}", "infra{}.example.com"))
-    ports = r.sample(PORTS, 2 * count)
-    members: dict[str, Any] = {}
-    for n in range(count):
-        members[f"infra{n}"] = {"host": f"host{n}", "address": form.format(n + 1)}
-        # On one machine each needs ports of its own: all listen on the loopback, too.
-        members[f"infra{n}"] |= {"client_port": ports[2 * n], "peer_port": ports[2 * n + 1]}
-    settings = tried("3.6", r.random() < 0.2)
-    chosen = r.sample(sorted(settings), r.randint(0, len(settings)))
-    etcd: dict[str, Any] = {
-        "version": "3.6.16",
-        "source": {"path": "etcd.tar.gz", "sha256": "0" * 64},
-        "members": members,
-        "data_dir": r.choice(FOLDERS),
-        "config_dir": r.choice(("/etc/etcd", "/srv/conf", "/home/etcd/conf")),
-        "user": r.choice(USERS),
-        "cluster_token": r.choice(TOKENS),
-        "settings": {
-            # The model wants a quota in whole bytes, whatever etcd's file may have.
-            key: r.choice((2 << 30, 8 << 30) if key == "quota-backend-bytes" else settings[key])
-            for key in chosen
-        },
-        "tls": {"peer": r.random() < 0.7, "client": r.random() < 0.4, "pki_dir": "pki"},
-    }
-    if r.random() < 0.5:
-        # An election of three takes up to two election-timeouts.
-        beat, times = r.choice(((10, 50), (100, 5), (200, 10)) if count > 1 else BEATS)
-        etcd["settings"] |= {"heartbeat-interval": beat, "election-timeout": times * beat}
-    if etcd["tls"]["client"]:
-        etcd["tls"] |= {"client_auth": r.random() < 0.5}
-        # A member with a name listens at all addresses, and three are on one machine here.
-        if r.random() < 0.7 and (count == 1 or "example" not in form):
-            etcd["tls"]["plain_client_port"] = r.choice(PLAIN_PORTS)
-    if r.random() < 0.5:
-        etcd["backup"] = {"dir": r.choice(("/var/backups/etcd", "/home/b", "/srv/b+1"))}
-        etcd["backup"] |= {"on_calendar": r.choice(TIMES), "keep": r.choice((1, 7, 10_000))}
-    found: dict[str, Any] = {"cluster": r.choice(("c", "A.b-c_1", "x" * 64)), "etcd": etcd}
-    # Alluxio has neither IPv6 nor TLS towards etcd.
-    plain = not etcd["tls"]["client"] or "plain_client_port" in etcd["tls"]
-    if ":" not in form and plain and r.random() < 0.8:
-        found["alluxio"] = _alluxio(r)
-    return found
-
-
-def _alluxio(r: random.Random) -> dict[str, Any]:
-    pages = ("/var/lib/alluxio/pages", "/home/a/pages", "/dev/shm/pages", "/mnt/d1/p", "/srv/p@1")
-    dirs = r.sample(pages, r.randint(1, 3))
-    made: dict[str, Any] = {
-        "version": "313",
-        "source": {"path": "alluxio.tar.gz", "sha256": "0" * 64},
-        "state_dir": r.choice(("/var/lib/alluxio", "/home/a/state", "/srv/a.b")),
-        "log_dir": r.choice(("/var/log/alluxio", "/home/a/log", "/dev/shm/log")),
-        "user": r.choice(("alluxio", "_a-1")),
-        "page_store": {"dirs": dirs, "sizes": [r.choice(("1GB", "10MB", "2TB")) for _ in dirs]},
-        "rpc_port": r.choice((*PORTS, 29999)),
-        "heap": r.choice(("512m", "4g", "64g")),
-        "properties": {"alluxio.dora.client.ufs.root": "s3://bucket/path"},
-        "workers": {"w1": {"host": "w1"}, "w2": {"host": "w2"}},
-    }
-    if r.random() < 0.3:
-        made["masters"] = {"m1": {"host": r.choice(("w1", "m1"))}}
-    return made
-
-
-def accepted(number: int, folder: Path) -> Inventory | None:
-    """The inventory, or None when the model refuses it."""
-    folder.mkdir()
-    for name in ("etcd.tar.gz", "alluxio.tar.gz"):
-        (folder / name).touch()
-    path = folder / "inventory.yml"
-    path.write_text(json.dumps(drawn(number)))
-    try:
-        return load(path)
-    except InventoryError:
-        return None
 
 
 def units(inventory: Inventory) -> dict[str, str]:
@@ -266,7 +169,7 @@ def test_systemd_and_etcd_take_what_the_model_accepts(
     done = number = clusters = 0
     while done < COUNT:
         folder = base / str(number)
-        inventory = accepted(number, folder)
+        inventory = accepted(drawn(number), folder)
         if inventory is not None:
             done += 1
             clusters += len(inventory.etcd.members) > 1

@@ -3,19 +3,21 @@
 Contract. GNU's programs are this machine's. busybox's are the applets of the Debian package
 ``busybox``: its find has no -printf and no -delete (findutils/find.c of busybox, where both are
 options of the build), its sha256sum no --status, its date no %N, its sed no -u, its setpriv no
---reuid, and it has no getent. uutils (rust-coreutils) is tried where its multi-call program is on
-PATH; what release 0.0.30 does with ``date -r`` is a stand-in in ``tests/unit/test_lock.py``
-(github.com/uutils/coreutils, issue 8621).
+--reuid, and it has no getent. uutils (rust-coreutils) is two releases of Debian's
+(:mod:`tests.component.uutils`); 0.0.30 answers ``date -r`` with now (github.com/uutils/coreutils,
+issue 8621).
 """
 
 from __future__ import annotations
 
+import functools
 import os
+import re
 import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,6 +32,7 @@ from provision.host.facts import HostFacts, Probe, parse, script
 from provision.host.resources import Directory, File, Link, User
 from provision.plans import destroy
 from provision.ssh.session import whole
+from tests.component import uutils
 from tests.unit import builders, hosts, test_roots_paths
 from tests.unit.hosts import LocalFleet
 
@@ -38,6 +41,16 @@ SYSTEM = f"{os.environ['PATH']}:/usr/sbin:/sbin"
 #: The tests of the unit suite that run the scripts of every kind of change, of the lock, and of
 #: root's ways through folders of others.
 SCRIPTED = ("predict", "lock", "change", "service_user_attacks", "proof", "destroy_releases")
+
+#: All that start a shell, in place of these: ``tests/matrix tools``.
+EVERY = os.environ.get("ALXP_TOOLS") == "every"
+_STARTS = re.compile(r'LocalFleet|LocalSession|hosts\.(do|look|shell|run)\b|"sh"|"bash"')
+
+
+def every() -> list[str]:
+    """The files of unit tests that start a shell."""
+    folder = Path(__file__).parents[1] / "unit"
+    return sorted(str(p) for p in folder.glob("test_*.py") if _STARTS.search(p.read_text()))
 
 
 def found(name: str) -> str:
@@ -75,13 +88,10 @@ def of_busybox(folder: Path, *others: str) -> Path:
     return _with_systemctl(linked(made, bash=found("bash"), **{o: found(o) for o in others}))
 
 
-def of_uutils(folder: Path) -> Path:
+def of_uutils(folder: Path, release: str) -> Path:
     """GNU's programs, but uutils' in the place of coreutils'."""
-    program = shutil.which("coreutils", path=SYSTEM)
-    if program is None:
-        pytest.skip("no multi-call coreutils of uutils on PATH")
-    listed = subprocess.run([program, "--list"], capture_output=True, text=True, timeout=10)
-    return linked(of_gnu(folder), **dict.fromkeys(listed.stdout.split(), program))
+    theirs = {path.name: str(path) for path in uutils.programs(release).iterdir()}
+    return linked(of_gnu(folder), **theirs)
 
 
 def _with_systemctl(folder: Path) -> Path:
@@ -132,7 +142,7 @@ def plain(facts: HostFacts) -> HostFacts:
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="gives files to others")
-@pytest.mark.parametrize("kind", ["gnu", "busybox", "uutils"])
+@pytest.mark.parametrize("kind", ["gnu", "busybox", *uutils.RELEASES])
 @pytest.mark.parametrize("shell", SHELLS)
 def test_the_facts_are_the_same(
     shell: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -140,12 +150,13 @@ def test_the_facts_are_the_same(
     root = tmp_path / "root"
     root.mkdir()
     paths = example(root)
-    programs = {
-        "gnu": lambda at: of_gnu(at),
+    kinds: dict[str, Callable[[Path], Path]] = {
+        "gnu": of_gnu,
         # With util-linux, and getent of the C library: less is no host with systemd.
         "busybox": lambda at: of_busybox(at, "setpriv", "flock", "getent", "runuser"),
-        "uutils": lambda at: of_uutils(at),
-    }[kind](tmp_path / "bin")
+        **{r: functools.partial(of_uutils, release=r) for r in uutils.RELEASES},
+    }
+    programs = kinds[kind](tmp_path / "bin")
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         monkeypatch.setenv("PATH", str(with_shell(of_gnu(tmp_path / "gnu"), "dash")))
@@ -209,13 +220,23 @@ def test_every_script_is_one_for_this_shell(
 @pytest.mark.parametrize("shell", ["bash", "busybox"])  # the unit tests run under dash
 def test_the_scripts_do_the_same_under_this_shell(shell: str, tmp_path: Path) -> None:
     with_shell(tmp_path / "bin", shell)
-    files = [f"tests/unit/test_{name}.py" for name in SCRIPTED]
+    require_same(tmp_path / "bin")
+
+
+@pytest.mark.parametrize("release", uutils.RELEASES)
+def test_the_scripts_do_the_same_with_uutils(release: str) -> None:
+    require_same(uutils.programs(release))
+
+
+def require_same(programs: Path) -> None:
+    """With ``programs`` first on PATH, the unit tests that run scripts pass."""
+    files = every() if EVERY else [f"tests/unit/test_{name}.py" for name in SCRIPTED]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *files],
         cwd=Path(__file__).parents[2],
-        env={**os.environ, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"},
+        env={**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"},
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=3600 if EVERY else 600,
     )
     assert done.returncode == 0, done.stdout[-3000:]

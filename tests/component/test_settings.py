@@ -48,6 +48,8 @@ TEXTS: dict[str, tuple[Setting, ...]] = {
     "host-whitelist": ("*",),
     "metrics": ("extensive",),
     "v2-deprecation": ("write-only",),
+    # The model refuses less: a client needs a stream for its lease and more beside it.
+    "max-concurrent-streams": ("10", (1 << 32) - 1),
 }
 
 

@@ -755,6 +755,10 @@ RULES: dict[str, Case] = {
         [("  members:", "  settings: {snapshot-count: many}\n  members:")],
         *("5:30", E, "'snapshot-count' must be a whole number from 0", ""),
     ),
+    "one stream for all": (
+        [("  members:", "  settings: {max-concurrent-streams: '1'}\n  members:")],
+        *("5:38", E, "'max-concurrent-streams' must be more than 1", "write 100"),
+    ),
     "election": (
         [("  members:", "  settings: {heartbeat-interval: 300}\n  members:")],
         *("5:34", E, "below 5 heartbeat-intervals (300 ms each)", "1500 at least"),

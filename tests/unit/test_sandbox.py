@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+
 import pytest
 
+from provision.alluxio.worker import desired as desired_worker
+from provision.etcd.member import desired
+from provision.host import disks
+from provision.host.resources import File
 from provision.host.sandbox import Sandbox, sandbox
+from provision.inventory import model
 from provision.inventory.system_folders import refusal
+from tests.unit import builders, hosts
 
 CLOSED = Sandbox("yes", "yes", "")
 
@@ -17,8 +26,14 @@ def test_closed() -> None:
 @pytest.mark.parametrize(
     ("folder", "opened"),
     [
-        ("/home/etcd/data", Sandbox("no", "yes", "")),
-        ("/dev/shm/pages", Sandbox("yes", "no", "")),
+        (
+            "/home/etcd/data",
+            Sandbox("no", "yes", "", ("ProtectHome is off: /home/etcd/data is below /home.",)),
+        ),
+        (
+            "/dev/shm/pages",
+            Sandbox("yes", "no", "", ("RemoveIPC is off: /dev/shm/pages is below /dev/shm.",)),
+        ),
     ],
 )
 def test_folders(folder: str, opened: Sandbox) -> None:
@@ -26,7 +41,38 @@ def test_folders(folder: str, opened: Sandbox) -> None:
 
 
 def test_a_port_that_needs_a_capability() -> None:
-    assert sandbox([], [2379, 443]) == Sandbox("yes", "yes", "CAP_NET_BIND_SERVICE")
+    why = ("CAP_NET_BIND_SERVICE is allowed: port 443 is below 1024.",)
+    assert sandbox([], [2379, 443]) == Sandbox("yes", "yes", "CAP_NET_BIND_SERVICE", why)
+
+
+@pytest.mark.parametrize("name", ["etcd.service", "etcd-backup.service", "alluxio-worker.service"])
+def test_the_unit_says_what_is_open_and_why(name: str) -> None:
+    """A plan shows the unit, so the operator reads it there before anything is changed."""
+    member = replace(builders.member(1), data_dir="/home/e/data", client_port=379)
+    backup = model.EtcdBackup(dir="/home/e/backups")
+    cluster = builders.etcd(member, backup=backup)
+    stores = builders.worker("w1").page_store.model_copy(update={"dirs": ["/dev/shm/p"]})
+    worker = replace(builders.worker("w1"), page_store=stores)
+    given = desired_worker.Artifacts(hosts.TARBALL, None, hosts.RELEASE)
+    every = [
+        *desired.resources(cluster, member, hosts.TARBALL, None, None),
+        *desired_worker.resources(builders.alluxio(worker), worker, given, None),
+    ]
+    (unit,) = [r for r in every if isinstance(r, File) and r.path.endswith(f"/{name}")]
+    text = (unit.content or b"").decode()
+    expected = {
+        "etcd.service": [
+            "# ProtectHome is off: /home/e/data is below /home.",
+            "# CAP_NET_BIND_SERVICE is allowed: port 379 is below 1024.",
+        ],
+        "etcd-backup.service": ["# ProtectHome is off: /home/e/backups is below /home."],
+        "alluxio-worker.service": ["# RemoveIPC is off: /dev/shm/p is below /dev/shm."],
+    }[name]
+    said = [line for line in text.splitlines() if re.match("# .* is (off|allowed): ", line)]
+    assert said == expected
+    # A running service needs no restart for these lines.
+    without = "".join(f"{line}\n" for line in text.splitlines() if line not in said)
+    assert disks.is_for_next_start(without, text.encode())
 
 
 @pytest.mark.parametrize("folder", ["/tmp/pages", "/var/tmp/x/y"])

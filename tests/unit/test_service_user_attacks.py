@@ -148,7 +148,7 @@ def test_a_key_that_is_a_link_to_a_file_of_roots(host: Host, when: str) -> None:
     assert f"{pki}/peer.key is no plain file" in done.stderr
     host.require_untouched()
     # The folder is root's by then: this user changes no name in it any more.
-    assert host.as_user(f"rm {pki}/peer.key").returncode != 0
+    assert host.as_user(f"rm -f {pki}/peer.key").returncode != 0
 
 
 @pytest.mark.process
@@ -253,7 +253,7 @@ def test_the_log_of_a_scratch_member(host: Host, tmp_path: Path) -> None:
     scratch._upload(etcd(), builders.member(1), snapshot, digest, folder)
     assert host.as_user(f"cat {here}/db").stdout == "snapshot"
     assert host.as_user(f"ln -s {host.secret} {here}/log").returncode != 0
-    assert host.as_user(f"rm {here}/db").returncode != 0
+    assert host.as_user(f"rm -f {here}/db").returncode != 0
     assert host.as_user(f"mkdir {here}/own/data").returncode == 0
     done = host.run(scratch._script(cluster, folder, 20001))
     assert "failed from etcdutl" in done.stdout

@@ -12,6 +12,8 @@ _MEANT = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false
 #: etcd's own defaults, in milliseconds.
 _HEARTBEAT, _ELECTION, _MOST_ELECTION = 100, 1000, 50_000
 _MOST_QUOTA = 8 << 30
+#: Streams of one HTTP/2 connection to etcd, such as calls and leases.
+_STREAMS = "max-concurrent-streams"
 #: A duration in the form of Go's time.ParseDuration, or a number.
 _DURATION = r"[0-9]{1,18}|([0-9]+(\.[0-9]*)?(ns|us|µs|ms|s|m|h))+"
 
@@ -203,7 +205,7 @@ def _etcd_settings(context: Context) -> None:
                     path,
                     id="inventory-unknown-key",
                 )
-            elif not _is_of_another_type(context, path):
+            elif not _is_of_another_type(context, path) and not _is_too_narrow(context, path):
                 _warn_of_yes(context, path, entry.value)
 
 
@@ -226,6 +228,25 @@ def _is_of_another_type(context: Context, path: document.Path) -> bool:
         context.error(what, remedy, path, id="inventory-value-invalid")
         return True
     return False
+
+
+def _is_too_narrow(context: Context, path: document.Path) -> bool:
+    """Report a connection with one stream. etcd starts with it, and no client can keep a lease: its
+    keepalive has the stream, and every call beside it waits for ever. (0 means no limit.)"""
+    etcd, key = context.file.etcd, str(path[-1])
+    of = etcd if len(path) == 3 else etcd.members.get(str(path[2]))
+    if key != _STREAMS or of is None or key not in of.settings:
+        return False
+    if settings.typed(key, of.settings[key]) != 1:
+        return False
+    context.error(
+        f"{key!r} must be more than 1: workers and the backup's lock keep one stream for their "
+        "lease, and wait for a second one",
+        "leave it out, or write 100",
+        path,
+        id="inventory-value-invalid",
+    )
+    return True
 
 
 def _unknown_setting(context: Context, key: str) -> str | None:
