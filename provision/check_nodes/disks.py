@@ -35,7 +35,6 @@ def of_members(fleet: Fleet, seen: ClusterHealth) -> list[Problem]:
             ),
             paths=(f"{m.data_dir}/member",),
             disks=(m.data_dir,),
-            addresses=False,
         )
 
     facts, _ = gather.gather_facts(fleet, {m.machine: probe(m) for m in down})
@@ -60,7 +59,6 @@ def of_workers(fleet: Fleet, alluxio: AlluxioCluster) -> list[Problem]:
             paths=(state.metastore(alluxio), *w.page_store.dirs),
             disks=(alluxio.state_dir, *w.page_store.dirs),
             commands=state.probe_commands(alluxio),
-            addresses=False,
         )
 
     facts, _ = gather.gather_facts(fleet, {w.machine: probe(w) for w in alluxio.workers})

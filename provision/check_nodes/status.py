@@ -151,7 +151,7 @@ def look(inventory: Inventory, etcd: Etcd, chosen: Sequence[Role]) -> Status:
     wanted = [(role.name, role.machine, *unit_of(role)) for role in chosen]
     probes: dict[Machine, list[Probe]] = {}
     for _, machine, unit, path, disk in wanted:
-        probe = Probe(resources=(File(path, None),), units=(unit,), disks=(disk,), addresses=False)
+        probe = Probe(resources=(File(path, None),), units=(unit,), disks=(disk,))
         probes.setdefault(machine, []).append(probe)
 
     def ask(session: Session) -> HostFacts:

@@ -147,11 +147,13 @@ def batch(todo: Sequence[Change], audit: str = "") -> str:
         "set -e",
         "umask 022",  # mktemp makes files, with mode 0600 under any umask
         STATE_FOLDER,
-        f"exec 9>{BATCH_LOCK}; chmod 0600 {BATCH_LOCK}",
+        f"exec 9>>{BATCH_LOCK}; chmod 0600 {BATCH_LOCK}",
         f"timeout {BATCH_LOCK_SECONDS} flock 9 || {{",  # busybox's flock has no -w
         '  echo "a batch of an earlier run is still running" >&2',
         "  exit 1",
         "}",
+        # Only where something is in it, an observer asks for the lock: a process less for a look.
+        "echo works >&9 || :",
         tool_version.note(),
         safely.FUNCTIONS,
     ]
@@ -166,6 +168,7 @@ def batch(todo: Sequence[Change], audit: str = "") -> str:
         if change.script:
             lines.append(change.script)
         lines.append(f"audit_done={number + 1}; echo {DONE} {number}")
+    lines.append(f": >{BATCH_LOCK}")
     return "\n".join(lines)
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Mapping
 
+from provision.host.facts import Command
+
 #: Where systemd looks; the first folder wins (systemd.unit(5), "System Unit Search Path").
 _FOLDERS = (
     "/etc/systemd/system.control",
@@ -35,11 +37,12 @@ def command(unit: str) -> str:
     kind = unit.rpartition(".")[2]
     folders = [f"{folder}/{name}.d" for name in (unit, kind) for folder in _FOLDERS]
     globs = [f"{shlex.quote(folder)}/*.conf" for folder in folders]
-    return (
+    text = (
         f'for f in {" ".join(globs)}; do [ -e "$f" ] || continue; '
         "if grep -qE '^[[:space:]]*ExecStart[[:space:]]*=' \"$f\" 2>/dev/null; "
         'then echo "runs $f"; else echo "else $f"; fi; done'
     )
+    return Command(text, roots=True, unless=f"none {' '.join(globs)}")
 
 
 def overrides(commands: Mapping[str, str]) -> Iterator[tuple[str, str]]:

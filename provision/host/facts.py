@@ -1,26 +1,36 @@
 """The facts of a host, read in one round trip by one POSIX shell script.
 
 The host needs only a shell, systemd, procfs and the programs of :data:`provision.host.tools.LOOK`.
+The script asks only what its probe names. What programs print there is sent as it is, in frames
+whose end nobody but root can write, and is parsed here.
+
 Its answer is data from outside: every field is parsed strictly, and a field that cannot be parsed
 raises :class:`PreflightFailed`. So does a fact that could not be asked: it is unknown, never empty.
+A fact that the probe did not name is unknown, too: who uses it gets :class:`NotAsked`.
 """
 
 from __future__ import annotations
 
 import abc
 import base64
+import enum
 import functools
 import math
 import pathlib
+import re
+import secrets
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import ClassVar
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, NoReturn, TypeVar
 
 from provision.errors import Problem
 from provision.host import safely, tools
 from provision.ssh.session import Result, Unreachable
 from provision.text import printable, printable_lines
+
+T = TypeVar("T")
 
 #: A mark, set when something is written that needs a restart of a unit, until that restart. It is
 #: below /run, because a reboot restarts the unit anyway.
@@ -34,6 +44,8 @@ STATE_FOLDER = f"(umask 077; mkdir -p {STATE_DIR}); chmod 0700 {STATE_DIR}"
 #: The script sends the content of files up to this size (bytes).
 CONTENT_LIMIT = 256 << 10
 BEGIN, END = "@@begin", "@@end"
+#: Characters of a command's output that are kept.
+OUTPUT_LIMIT = 65536
 
 
 def restart_mark(unit: str) -> str:
@@ -51,6 +63,45 @@ KINDS = {
     "b": "block device",
     "c": "character device",
 }
+
+
+class NotAsked(AssertionError):
+    """A defect: something uses a fact that the probe of its command does not name."""
+
+
+class Kind(enum.Flag):
+    """Facts about the host as a whole, which a probe names.
+
+    ``HOST``: ``os``, ``arch``, ``hostname``, ``machine_id``, ``systemd`` and ``memory`` of
+    :attr:`HostFacts.values`. ``CLOCK``: ``clock_offset``. ``ADDRESSES``: of its interfaces.
+    """
+
+    NONE = 0
+    HOST = enum.auto()
+    CLOCK = enum.auto()
+    ADDRESSES = enum.auto()
+
+
+#: What :mod:`provision.host.preflight` judges of every host.
+PREFLIGHT = Kind.HOST | Kind.CLOCK
+
+
+class Command(str):
+    """A shell command of a probe. Where the shell command ``unless`` succeeds, it prints nothing,
+    and is not run.
+
+    ``roots``: all of its processes are root's. Only then its output may be the answer's own
+    stream: a service's user could take a process over, and write what it likes.
+    """
+
+    __slots__ = ("roots", "unless")
+    roots: bool
+    unless: str
+
+    def __new__(cls, text: str, *, roots: bool = False, unless: str = "") -> Command:
+        made = super().__new__(cls, text)
+        made.roots, made.unless = roots, unless
+        return made
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,21 +155,21 @@ class Observable(abc.ABC):
 class Probe:
     """What to look at, in addition to the host itself.
 
-    ``reach``: (address, port) pairs to connect to. ``resolve``: names to look up. ``disks``: paths;
-    their file systems are measured. ``commands``: shell commands by label; their output (at most
-    64 KiB, with standard error) is returned. ``addresses``: whether to list the addresses of the
-    host's interfaces.
+    None for a field: nobody uses these facts, and they stay unknown; an empty field: there are
+    none. ``reach``: (address, port) pairs to connect to. ``resolve``: names to look up. ``disks``:
+    paths; their file systems are measured. ``commands``: shell commands by label; their output (at
+    most 64 KiB, with standard error) is returned. ``kinds``: facts about the host as a whole.
     """
 
     resources: Sequence[Observable] = ()
-    ports: Sequence[int] = ()
-    disks: Sequence[str] = ()
+    ports: Sequence[int] | None = None
+    disks: Sequence[str] | None = None
     paths: Sequence[str] = ()
     units: Sequence[str] = ()
-    reach: Sequence[tuple[str, int]] = ()
-    resolve: Sequence[str] = ()
+    reach: Sequence[tuple[str, int]] | None = None
+    resolve: Sequence[str] | None = None
     commands: Mapping[str, str] = field(default_factory=dict)
-    addresses: bool = True
+    kinds: Kind = Kind.NONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +256,7 @@ class HostFacts:
     units: Mapping[str, UnitState]
     listeners: Mapping[int, Listener]
     disks: Mapping[str, Disk]
-    addresses: frozenset[str]
+    addresses: AbstractSet[str]
     unreachable: Mapping[tuple[str, int], str]
     resolved: Mapping[str, str]
     pending_restarts: frozenset[str]
@@ -234,17 +285,23 @@ def script(probe: Probe, *, changes: bool = False) -> str:
     q = shlex.quote
     look = _look(probe)
     lines = [_facts_script()]
-    if changes:
-        lines.append(tools.asked())
-    if probe.addresses:
+    # A service's user does not know it: nothing that it writes is the end of a frame.
+    mark = secrets.token_hex(8)
+    lines.append(f"echo asked {mark} {' '.join(_asked(probe))}")
+    if Kind.CLOCK in probe.kinds:
+        lines.append("clock")
+    if Kind.HOST in probe.kinds:
+        lines.append("host")
+    if Kind.ADDRESSES in probe.kinds:
         lines.append("addresses")
     if look.users:
-        names = " ".join(map(q, look.users))
-        lines += [f"users {names}", f"services {names}"]
+        lines.append(f"users {' '.join(map(q, look.users))}")
     if look.paths:
-        wanted = "".join(f"\n{path}" for path in (*look.contents, ""))
+        _require_lines(look.paths)
+        wanted = "\n".join(look.contents)
         lines.append(f"wanted={q(wanted)}")
-        lines.append(f"paths {' '.join(map(q, look.paths))}")
+        every = (*look.paths, "/", *_folders(look.paths))
+        lines.append(f"paths {' '.join(map(q, every))}")
     if look.hashes:
         lines.append(f"hashes {' '.join(map(q, look.hashes))}")
     if look.units:
@@ -252,21 +309,61 @@ def script(probe: Probe, *, changes: bool = False) -> str:
     if probe.ports:
         lines.append(f"listeners {' '.join(str(p) for p in probe.ports)}")
     if probe.disks:
+        _require_lines(probe.disks)
         lines.append(f"disks {' '.join(map(q, probe.disks))}")
-    for name in probe.resolve:
-        lines.append(f"lookup {q(name)} &")
-    for address, port in probe.reach:
-        lines.append(f"reach {q(address)} {port:d} &")
-    if probe.resolve or probe.reach:
-        lines.append("wait")
+    if changes:
+        lines.append(tools.asked())
+    if probe.resolve:
+        lines += [*(f"lookup {q(name)} &" for name in probe.resolve), "wait"]
+    if probe.reach:
+        lines.append(f"reach {' '.join(f'{q(address)} {port:d}' for address, port in probe.reach)}")
     if look.commands:
         lines.append(safely.FUNCTIONS)
     for label, command in look.commands.items():
-        # Without the script's own arguments: a command may use "$@".
-        asked = f"( set --; {command} ) 2>&1 </dev/null"
-        lines.append(f"echo command {q(label)}; {asked} | said {q(label)}")
+        lines.append(_framed(label, command, mark))
     lines.append(f"echo {END}")
     return "\n".join(lines)
+
+
+def _asked(probe: Probe) -> list[str]:
+    """The names of the kinds of facts that ``probe`` names, as the answer repeats them."""
+    parts = {
+        "host": Kind.HOST in probe.kinds,
+        "clock": Kind.CLOCK in probe.kinds,
+        "addresses": Kind.ADDRESSES in probe.kinds,
+        "listeners": probe.ports is not None,
+        "disks": probe.disks is not None,
+        "unreachable": probe.reach is not None,
+        "resolved": probe.resolve is not None,
+    }
+    return [name for name, is_asked in parts.items() if is_asked]
+
+
+def _framed(label: str, command: str, mark: str) -> str:
+    """Shell lines that print the output of ``command`` in a frame of its own."""
+    q = shlex.quote
+    unless, roots = (command.unless, command.roots) if isinstance(command, Command) else ("", False)
+    # Without the script's own arguments: a command may use "$@".
+    asked = f"( unset IFS; set +f; set --; {command} ) 2>&1 </dev/null"
+    if not roots:
+        asked = f"{safely.proven(command)}{asked} | head -c {OUTPUT_LIMIT}"
+    if unless:
+        asked = f"{{ {unless}; }} || {{ {asked}; }}"
+    return f"echo command {q(label)}; {asked}\nprintf '\\n%s\\n' @@{mark}"
+
+
+def _require_lines(paths: Iterable[str]) -> None:
+    if any("\n" in path for path in paths):
+        raise ValueError("a path has a line end")
+
+
+def _folders(paths: Iterable[str]) -> list[str]:
+    """All folders on the way to ``paths``, but for the root."""
+    found: dict[str, None] = {}
+    for path in paths:
+        while (path := path.rpartition("/")[0]) and path not in found:
+            found[path] = None
+    return list(found)
 
 
 def parse(
@@ -274,18 +371,22 @@ def parse(
 ) -> HostFacts:
     """The facts in the script's output. Raises :class:`Unreachable` when it is incomplete."""
     # A line ends with a line feed alone: other characters may be in a name, a log or a target.
-    lines = result.stdout.split("\n")
-    if BEGIN not in lines or END not in lines:
+    _, begun, answer = b"\n".join([b"", result.body]).partition(f"\n{BEGIN}\n".encode())
+    parser = _Parser(host, answer)
+    failed: Exception | None = None
+    try:
+        is_whole = bool(begun) and parser.read()
+    except (ValueError, LookupError) as error:
+        is_whole, failed = True, error
+    if not is_whole:
         why = _why(result, host)
         raise Unreachable(f"{host}: no facts", [why], id=why.id)
-    parser = _Parser(host)
-    body = lines[lines.index(BEGIN) + 1 : lines.index(END)]
-    unknown = tools.unasked(body, host, result.stderr)
+    unknown = tools.unasked(parser.lacks, host, parser.is_systemd_silent, result.stderr)
     if unknown:
         raise Unreachable(f"{host}: {unknown[0].what}", unknown, id=unknown[0].id)
     try:
-        for line in body:
-            parser.line(line)
+        if failed is not None:
+            raise failed
         return parser.facts(sent_at, received_at)
     except (ValueError, LookupError) as error:
         what = f"its answer cannot be read: {printable(str(error), 200)}"
@@ -316,62 +417,112 @@ def _why(result: Result, host: str) -> Problem:
     )
 
 
+_UNIT_KEYS = frozenset(
+    {
+        *("Id", "LoadState", "ActiveState", "SubState", "UnitFileState", "MainPID", "NRestarts"),
+        *("FragmentPath", "NeedDaemonReload"),
+    }
+)
+#: A line of ``df -PTk``: a device's name and a mount point may have blanks.
+_DF = re.compile(
+    r"(?P<device>\S.*?) +(?P<kind>\S+) +(?P<total>\d+) +\d+ +(?P<available>\d+) +\S+ "
+    r"+(?P<mount>/.*)"
+)
+
+
 class _Parser:
-    def __init__(self, host: str) -> None:
+    """Reads an answer from :data:`BEGIN` on, line by line and frame by frame."""
+
+    def __init__(self, host: str, answer: bytes) -> None:
+        self._answer, self._at = answer, 0
+        self.asked: frozenset[str] = frozenset()
+        self.mark = ""
         self.values: dict[str, str] = {}
-        self.stats: dict[str, PathState] = {}
+        #: What stat says, in the order of the question: the folders on the way come after "/".
+        self.stats: list[tuple[str, PathState, int]] = []
         self.links: dict[str, str] = {}
         self.sizes: dict[str, int] = {}
         self.data: dict[str, bytes] = {}
         self.hashes: dict[str, str] = {}
         self.users: dict[str, str] = {}
-        self.units: dict[str, dict[str, str]] = {}
-        self.unit: dict[str, str] = {}
+        self.units: dict[str, UnitState] = {}
         self.listeners: dict[int, Listener] = {}
         self.disks: dict[str, Disk] = {}
+        self.measured: list[str] = []
         self.addresses: set[str] = set()
         self.unreachable: dict[tuple[str, int], str] = {}
         self.resolved: dict[str, str] = {}
         self.pending: set[str] = set()
-        self.commands: dict[str, list[str]] = {}
+        self.commands: dict[str, str] = {}
         self.ways: dict[str, Way] = {}
         self.serving: dict[int, str] = {}
         self.lacks: list[str] = []
+        self.is_systemd_silent = False
 
-    def line(self, line: str) -> None:
+    def read(self) -> bool:
+        """Whether the answer is there up to its end."""
+        while (line := self._line()) is not None:
+            if line == END:
+                return True
+            self._take(line)
+        return False
+
+    def _line(self) -> str | None:
+        """The next line, if it is there up to its end."""
+        end = self._answer.find(b"\n", self._at)
+        if end < 0:
+            return None
+        line = self._answer[self._at : end].decode(errors="replace")
+        self._at = end + 1
+        return line
+
+    def _until(self, end: str) -> list[str]:
+        """The lines of a frame, up to the line ``end``."""
+        lines: list[str] = []
+        while (line := self._line()) != end:
+            if line is None:
+                raise ValueError("a frame without an end")
+            lines.append(line)
+        return lines
+
+    def _take(self, line: str) -> None:
         kind, _, rest = printable(line).partition(" ")
         match kind:
+            case "asked":
+                mark, *kinds = rest.split(" ")
+                if self.mark or not mark:
+                    raise ValueError("the names of its facts are not told once")
+                self.mark, self.asked = mark, frozenset(kinds)
             case "fact":
                 key, _, value = rest.partition("=")
                 self.values[key] = value
             case "stat":
-                path, shape, owner, group, mode, size = rest.rsplit("|", 5)
-                self.stats[path] = PathState(KINDS[shape], owner, group, int(mode, 8), int(size))
+                self.stats.append(_stat(rest))
             case "way":
-                path, shape, owner, mode = rest.rsplit("|", 3)
-                self.ways[path] = Way(KINDS[shape], int(owner.split()[0]), int(mode, 8))
+                path, state, uid = _stat(rest)
+                self.ways[path] = Way(state.kind, uid, state.mode)
             case "link":
-                path, _, self.links[path] = _split(rest)
+                if (target := self._line()) is None:
+                    raise ValueError("a link without a target")
+                self.links[rest] = printable(target)
             case "size":
                 path, _, text = _split(rest)
                 self.sizes[path] = int(text)
                 if self.sizes[path] < 0:
                     raise ValueError(f"{path} has {text} bytes")
             case "file":
-                path, _, text = _split(rest)
-                content = base64.b64decode(text, validate=True)
-                # Nothing at all of a file that has something: its user could not read it.
-                if len(content) <= CONTENT_LIMIT and (content or not self.stats[path].size):
-                    self.data[path] = content
+                content = base64.b64decode("".join(self._until("")), validate=True)
+                if len(content) <= CONTENT_LIMIT:
+                    self.data[rest] = content
             case "data":
-                self._contents(base64.b64decode(rest, validate=True))
+                self._contents(int(rest))
             case "hash":
                 path, _, text = _split(rest)
                 self.hashes[path] = text.split()[0]
             case "user":
                 self.users[rest.split(":", 1)[0]] = rest
-            case "unit":
-                self._unit(rest)
+            case "units":
+                self._units(self._until("@@"))
             case "listen":
                 port, pid, command = rest.split(" ", 2)
                 unit = self.serving.get(int(port), "")
@@ -381,9 +532,12 @@ class _Parser:
                 port, _, self.serving[int(port)] = rest.partition(" ")
             case "lacks":
                 self.lacks.append(rest)
+            case "unasked":
+                self.is_systemd_silent = True
             case "disk":
-                path, device, shape, total, available, mount = rest.rsplit("|", 5)
-                self.disks[path] = Disk(path, device, shape, int(total), int(available), mount)
+                self.measured.append(rest)
+            case "df":
+                self._df(self._until("@@"))
             case "address":
                 self.addresses.add(rest)
             case "unreachable":
@@ -395,87 +549,132 @@ class _Parser:
             case "pending":
                 self.pending.add(rest)
             case "command":
-                self.commands[rest] = []
-            case "said":
-                label = rest.partition("|")[0]
-                # The text stays as it is: the reader of a command's output knows its form, such as
-                # tabs.
-                self.commands[label].append(line.partition("|")[2] + "\n")
+                self.commands[rest] = self._said()
             case _:
                 raise ValueError(f"unexpected line {line[:80]!r}")
 
-    def _contents(self, data: bytes) -> None:
+    def _contents(self, size: int) -> None:
         """The files' contents in one stream, in the order of their sizes."""
-        if sum(self.sizes.values()) != len(data):
-            raise ValueError(f"{len(data)} bytes of files, not {sum(self.sizes.values())}")
-        start = 0
-        for path, size in self.sizes.items():
-            self.data[path] = data[start : start + size]
-            start += size
+        end = self._at + size
+        if size < 0 or sum(self.sizes.values()) != size or self._answer[end : end + 1] != b"\n":
+            raise ValueError(f"there are not {sum(self.sizes.values())} bytes of files")
+        for path, length in self.sizes.items():
+            self.data[path] = self._answer[self._at : self._at + length]
+            self._at += length
+        self._at = end + 1
         self.sizes = {}
 
-    def _unit(self, rest: str) -> None:
-        if not rest:  # a blank line separates two units
-            self.unit = {}
-            return
-        key, _, value = rest.partition("=")
-        self.unit[key] = value
-        if key == "Id":
-            self.units[value] = self.unit
+    def _said(self) -> str:
+        """The output of a command. The text stays as it is: its reader knows its form, such as
+        tabs."""
+        frame = f"\n@@{self.mark}\n".encode()
+        end = self._answer.find(frame, self._at)
+        if end < 0 or not self.mark:
+            raise ValueError("a command's output without an end")
+        kept = self._answer[self._at : min(end, self._at + OUTPUT_LIMIT)]
+        self._at = end + len(frame)
+        text = kept.decode(errors="replace")
+        return text if not text or text.endswith("\n") else f"{text}\n"
+
+    def _units(self, lines: Sequence[str]) -> None:
+        every: list[dict[str, str]] = [{}]
+        for line in lines:
+            key, _, value = printable(line).partition("=")
+            if not line:  # a blank line separates two units
+                every.append({})
+            elif key not in _UNIT_KEYS:
+                raise ValueError(f"unexpected property {line[:80]!r}")
+            else:
+                every[-1][key] = value
+        for u in every:
+            if name := u.get("Id", ""):
+                self.units[name] = UnitState(
+                    load=u.get("LoadState", ""),
+                    active=u.get("ActiveState", ""),
+                    sub=u.get("SubState", ""),
+                    file_state=u.get("UnitFileState", ""),
+                    pid=int(u.get("MainPID") or 0),
+                    restarts=int(u.get("NRestarts") or 0),
+                    fragment=u.get("FragmentPath", ""),
+                    needs_reload=u.get("NeedDaemonReload") == "yes",
+                )
+
+    def _df(self, lines: Sequence[str]) -> None:
+        """One line for each of the paths, in their order, after a line of titles."""
+        if len(lines) != len(self.measured) + 1:
+            raise ValueError(f"{len(lines)} lines of df for {len(self.measured)} disks")
+        for path, line in zip(self.measured, lines[1:], strict=True):
+            found = _DF.fullmatch(printable(line))
+            if found is None:
+                raise ValueError(f"df says {line[:80]!r}")
+            total, available = (int(found[size]) << 10 for size in ("total", "available"))
+            self.disks[path] = Disk(
+                path, found["device"], found["kind"], total, available, found["mount"]
+            )
+        self.measured = []
+
+    def _paths(self) -> dict[str, PathState]:
+        """The state of the paths. What comes after the root is on their ways."""
+        paths = [path for path, *_ in self.stats]
+        last = len(paths) - 1 - paths[::-1].index("/") if "/" in paths else len(paths)
+        for path, state, uid in self.stats[last:]:
+            self.ways.setdefault(path, Way(state.kind, uid, state.mode))
+        found: dict[str, PathState] = {}
+        for path, state, _ in self.stats[:last]:
+            content = self.data.get(path)
+            # Nothing at all of a file that has something: its user could not read it.
+            if content == b"" and state.size:
+                content = None
+            found[path] = replace(
+                state,
+                content=content,
+                sha256=self.hashes.get(path),
+                target=self.links.get(path),
+            )
+        return found
 
     def facts(self, sent_at: float, received_at: float) -> HostFacts:
         if self.sizes:
             raise ValueError("the contents of its files are missing")
-        paths = {
-            path: PathState(
-                found.kind,
-                found.owner,
-                found.group,
-                found.mode,
-                found.size,
-                self.data.get(path),
-                self.hashes.get(path),
-                self.links.get(path),
-            )
-            for path, found in self.stats.items()
-        }
-        units = {
-            name: UnitState(
-                load=u.get("LoadState", ""),
-                active=u.get("ActiveState", ""),
-                sub=u.get("SubState", ""),
-                file_state=u.get("UnitFileState", ""),
-                pid=int(u.get("MainPID") or 0),
-                restarts=int(u.get("NRestarts") or 0),
-                fragment=u.get("FragmentPath", ""),
-                needs_reload=u.get("NeedDaemonReload") == "yes",
-            )
-            for name, u in self.units.items()
-        }
-        return HostFacts(
+        if self.measured:
+            raise ValueError("the sizes of its disks are missing")
+        offset = _offset(self.values["clock"], sent_at, received_at) if "clock" in self.asked else 0
+        found = HostFacts(
             values=self.values,
-            clock_offset=_offset(self.values["clock"], sent_at, received_at),
-            paths=paths,
+            clock_offset=offset,
+            paths=self._paths(),
             users=self.users,
-            units=units,
+            units=self.units,
             listeners=self.listeners,
             disks=self.disks,
             addresses=frozenset(self.addresses),
             unreachable=self.unreachable,
             resolved=self.resolved,
             pending_restarts=frozenset(self.pending),
-            commands={label: "".join(said) for label, said in self.commands.items()},
+            commands=self.commands,
             ways=self.ways,
             lacks=tuple(self.lacks),
         )
+        return _only(found, self.asked)
+
+
+def _stat(text: str) -> tuple[str, PathState, int]:
+    """A path, its state, and its owner's number, from what stat says."""
+    path, shape, uid, gid, mode, size, owner, group = text.rsplit("|", 7)
+    owner = uid if owner == "UNKNOWN" else owner
+    group = gid if group == "UNKNOWN" else group
+    kind = KINDS["f" if shape[0] == "-" else shape[0]]
+    return path, PathState(kind, owner, group, int(mode, 8), int(size)), int(uid)
 
 
 def _offset(text: str, sent_at: float, received_at: float) -> float:
-    clock = float(text)
+    whole, _, part = text.partition(".")
+    # busybox's date has whole seconds only: its clock may be up to a second further.
+    is_exact = part.isdecimal()
+    clock = float(text if is_exact else whole)
     if not math.isfinite(clock):
         raise ValueError(f"clock reads {clock}")
-    # busybox's date has whole seconds only: its clock may be up to a second further.
-    last = clock if "." in text else clock + 1
+    last = clock if is_exact else clock + 1
     if last < sent_at:
         return last - sent_at
     return max(0.0, clock - received_at)
@@ -488,20 +687,105 @@ def _split(rest: str) -> tuple[str, str, str]:
     return left, bar, right
 
 
+def seen_by(probe: Probe, facts: HostFacts) -> HostFacts:
+    """Of ``facts`` only those that ``probe`` names. All others are unknown."""
+    return _only(facts, frozenset(_asked(probe)))
+
+
+def _only(facts: HostFacts, asked: AbstractSet[str]) -> HostFacts:
+    unknown: dict[str, Any] = {n: _Unknown(n) for n in _MAPPINGS if n not in asked}
+    values: Mapping[str, str] = facts.values
+    if "host" not in asked:
+        values = _Values({k: v for k, v in values.items() if k not in HOST_VALUES})
+    offset = facts.clock_offset if "clock" in asked else _UnknownNumber()
+    changed: dict[str, Any] = {"values": values, "clock_offset": offset, **unknown}
+    return replace(facts, **changed)
+
+
+#: What :attr:`Kind.HOST` gives.
+HOST_VALUES = frozenset({"os", "arch", "hostname", "machine_id", "systemd", "memory"})
+_MAPPINGS = ("listeners", "disks", "addresses", "unreachable", "resolved")
+
+
+def _not_asked(name: str) -> NoReturn:
+    raise NotAsked(f"no probe of this command names {name}")
+
+
+class _Unknown(Mapping[Any, Any]):
+    """Stands for facts that were not asked."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getitem__(self, key: object) -> NoReturn:
+        _not_asked(self._name)
+
+    def __iter__(self) -> Iterator[Any]:
+        _not_asked(self._name)
+
+    def __len__(self) -> int:
+        _not_asked(self._name)
+
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+    def __repr__(self) -> str:
+        return f"<{self._name}: not asked>"
+
+
+class _Values(dict[str, str]):
+    """Values of a host that was not asked for all."""
+
+    def get(self, key: str, default: Any = None) -> Any:
+        known = key in self
+        return self[key] if known else default
+
+    def __contains__(self, key: object) -> bool:
+        if key in HOST_VALUES:
+            _not_asked(str(key))
+        return super().__contains__(key)
+
+    def __missing__(self, key: str) -> NoReturn:
+        if key in HOST_VALUES:
+            _not_asked(key)
+        raise KeyError(key)
+
+
+class _UnknownNumber(float):
+    """Stands for a number that was not asked."""
+
+    def _use(self, *_: object) -> NoReturn:
+        _not_asked("the clock")
+
+    __neg__ = __abs__ = __add__ = __radd__ = __sub__ = __rsub__ = _use
+    __lt__ = __le__ = __gt__ = __ge__ = __bool__ = __format__ = _use
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+    def __repr__(self) -> str:
+        return "<clock: not asked>"
+
+
 def merged(probes: Iterable[Probe]) -> Probe:
     """One probe that looks at all of ``probes``: a host with several roles is asked once."""
     every = list(probes)
     return Probe(
         resources=[r for p in every for r in p.resources],
-        ports=_once(x for p in every for x in p.ports),
-        disks=_once(x for p in every for x in p.disks),
+        ports=_joined(p.ports for p in every),
+        disks=_joined(p.disks for p in every),
         paths=_once(x for p in every for x in p.paths),
         units=_once(x for p in every for x in p.units),
-        reach=_once(x for p in every for x in p.reach),
-        resolve=_once(x for p in every for x in p.resolve),
+        reach=_joined(p.reach for p in every),
+        resolve=_joined(p.resolve for p in every),
         commands={k: v for p in every for k, v in p.commands.items()},
-        addresses=any(p.addresses for p in every),
+        kinds=functools.reduce(Kind.__or__, (p.kinds for p in every), Kind.NONE),
     )
+
+
+def _joined(parts: Iterable[Sequence[T] | None]) -> list[T] | None:
+    """All of ``parts``, each item once; None when nobody asks."""
+    asked = [part for part in parts if part is not None]
+    return _once(x for part in asked for x in part) if asked else None
 
 
 def _once(items: Iterable[object]) -> list:  # type: ignore[type-arg]

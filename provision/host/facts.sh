@@ -1,15 +1,22 @@
 # Facts about a host, for any systemd Linux: needs a POSIX shell, procfs, and the programs that are
 # named after "needs" (of GNU, uutils or busybox), and setpriv of util-linux.
 # Changes nothing. Prefers what the shell itself can do: each process costs a slow host milliseconds.
-# The lines it prints are read by provision/host/facts.py, which puts its own calls of
-# these functions behind this text.
+# What a program prints goes on as it is: a shell would read it byte by byte. The lines are read by
+# provision/host/facts.py, which puts its own calls of these functions behind this text, and calls
+# only those whose facts somebody uses.
 STATE=/run/alluxio-provision
+nl='
+'
 echo @@here # before anything that may take its time: a host that hangs is known by its silence
-if [ -e "$STATE/batch.lock" ] && command -v flock >/dev/null; then
+# A batch that works has written into its lock (provision/host/diff.py).
+if [ -s "$STATE/batch.lock" ] && command -v flock >/dev/null; then
   exec 9<"$STATE/batch.lock"; timeout 90 flock -s 9 || echo "a batch still runs here" >&2
   exec 9<&-
 fi
 echo @@begin
+# Lists are parted by line ends alone, and no word is a pattern. Commands of others get back both.
+IFS=$nl
+set -f
 # What is missing is said: a fact that could not be asked is unknown, and must not look like none.
 needs() { # needs PROGRAM…
   for tool in "$@"; do command -v "$tool" >/dev/null || echo "lacks $tool"; done
@@ -19,345 +26,410 @@ tries() { # tries WHAT COMMAND…: the command works only where the program can 
   shift
   "$@" </dev/null >/dev/null 2>&1 || echo "lacks $what"
 }
+properties=Id,LoadState,ActiveState,SubState,UnitFileState,MainPID,NRestarts,FragmentPath
+properties=$properties,NeedDaemonReload
+shown= mains=$nl
+units() {
+  shown=$(systemctl show -p "$properties" "$@") ||
+    { # some releases end with an error after a complete answer
+      for unit in "$@"; do
+        case $shown in *"Id=$unit"*) continue;; esac
+        [ ! -d /run/systemd/system ] || echo "unasked systemd"
+      done
+    }
+  printf 'units\n%s\n@@\n' "$shown"
+}
+processes() { # the main processes of the units that were asked for: "UNIT PID", parted by line ends
+  pid= id=
+  for line in $shown; do # which of the two comes first is systemd's choice
+    case $line in MainPID=*) pid=${line#*=};; Id=*) id=${line#*=};; *) continue;; esac
+    [ -n "$pid" ] && [ -n "$id" ] || continue
+    mains="$mains$id $pid$nl" pid= id=
+  done
+  shown=
+}
 pids=
-sockets() { # sockets FOLDERS: adds to $owners which process has a socket of $inodes
+sockets() { # sockets FOLDER…: adds to $owners which process has a socket of $inodes
   # uutils 0.0.17 puts the socket into quotes.
-  while read -r line; do
+  for line in $(ls -ln "$@" /dev/null 2>/dev/null | grep -E "^/proc/|-> '?socket:\[($inodes)\]'?\$"); do
     case $line in
       /*) pid=${line#/proc/} pid=${pid%%/*};;
       *) line=${line##* } line=${line#\'} owners="$owners ${line%\'}=$pid";;
     esac
-  done <<EOF
-$(ls -ln $1 /dev/null 2>/dev/null | grep -E "^/proc/|-> '?socket:\[($inodes)\]'?\$")
-EOF
+  done
 }
-listening() { # listening HEX TABLE: sets inode
+# What listens, each with a line: "PORT INODE SERVICE"
+told() { # told WORD…: a line of ss
+  [ $# -gt 5 ] || return 0
+  shift 3
+  at=${1##*:} inode= service=
+  shift 2
+  for word in "$@"; do
+    case $word in
+      ino:*) inode=${word#ino:};;
+      cgroup:*.service) service=${word##*/};;
+    esac
+  done
+  case ${inode:-?} in *[!0-9]*) ;; *) listening="$nl$at $inode $service$listening";; esac
+}
+tables() {
+  listening=$nl
+  # ss asks the kernel for these sockets alone, and knows their services; not every host has it.
+  if table=$(ss -Hltne 2>/dev/null) && [ -n "$table" ]; then
+    for line in $table; do
+      IFS=' '
+      told $line
+      IFS=$nl
+    done
+    return 0
+  fi
   # In these tables 0A is LISTEN; five fields further on is the socket's inode. Those that listen
-  # come first: byte by byte (-u), the kernel does not look for the connections after them.
-  inode=$(sed -${buffer}nE "1d; /^ *[0-9]+: [0-9A-F]+:$1 [0-9A-F:]+ 0A( +[^ ]+){5} +([0-9]+) .*/{
-    s//\2/p; q
-    }; / 0A /!q" "$2" 2>/dev/null) && return 0
-  [ -n "$buffer" ] && [ -r "$2" ] || return 0
-  buffer= # this sed has no -u
-  listening "$@"
+  # come first.
+  for table in /proc/net/tcp /proc/net/tcp6; do
+    for line in $(sed -nE '1d; / 0A /!q
+      s/^ *[0-9]+: [0-9A-F]+:([0-9A-F]+) [0-9A-F:]+ 0A( +[^ ]+){5} +([0-9]+) .*/\1 \3/p' \
+      $table 2>/dev/null); do
+      listening="$nl$((0x${line% *})) ${line#* } $listening"
+    done
+  done
 }
 listeners() {
-  buffer=u
+  IFS=$nl
+  set -f
+  [ -z "$shown" ] || processes
   # A service that crashes again and again may end between the look at the tables and the look at the
   # processes: then both are looked at again.
   for round in 1 2 3; do
-    found= inodes= unseen=
+    found= inodes= unseen= owners=
+    tables
     for port in "$@"; do
-      hex=$(printf %04X "$port")
-      for table in /proc/net/tcp6 /proc/net/tcp; do
-        listening "$hex" $table
-        [ -z "$inode" ] || { found="$found $hex=$inode" inodes="$inodes|$inode"; break; }
-      done
+      line=${listening#*"$nl$port "}
+      [ "$line" != "$listening" ] || continue
+      line=${line%%"$nl"*}
+      inode=${line%% *} service=${line#* }
+      main=${mains#*"$nl$service "}
+      if [ -n "$service" ] && [ "$main" != "$mains" ]; then
+        owners="$owners socket:[$inode]=${main%%"$nl"*}" # nobody need be looked for
+      else
+        inodes="$inodes|$inode"
+      fi
+      found="$found$nl$port $inode $service"
     done
     [ -n "$found" ] || return 0
+    [ -n "$inodes" ] || break
     inodes=${inodes#?}
     # The units' own processes first: those of a whole host may be thousands.
-    owners=
-    [ -z "$pids" ] || sockets "$pids"
-    for pair in $found; do
-      case $owners in *" socket:[${pair#*=}]="*) ;; *) sockets '/proc/[0-9]*/fd'; break;; esac
+    folders=
+    for line in $mains; do
+      case $line in *' 0') ;; *) folders="$folders$nl/proc/${line##* }/fd";; esac
     done
-    for pair in $found; do
-      case $owners in *" socket:[${pair#*=}]="*) ;; *) unseen=yes;; esac
+    [ -z "$folders" ] || sockets $folders
+    for line in $found; do
+      line=${line#* }
+      case $owners in *" socket:[${line%% *}]="*) continue;; esac
+      set +f
+      sockets /proc/[0-9]*/fd
+      set -f
+      break
+    done
+    for line in $found; do
+      line=${line#* }
+      case $owners in *" socket:[${line%% *}]="*) ;; *) unseen=yes;; esac
     done
     [ -n "$unseen" ] || break
   done
-  for pair in $found; do
-    pid=0 name=
-    port=$((0x${pair%=*}))
-    case $owners in *" socket:[${pair#*=}]="*)
-      pid=${owners#*" socket:[${pair#*=}]="}
+  for line in $found; do
+    port=${line%% *} pid=0 name=
+    line=${line#* }
+    inode=${line%% *} service=${line#* }
+    case $owners in *" socket:[$inode]="*)
+      pid=${owners#*" socket:[$inode]="}
       pid=${pid%% *}
       { read -r name </proc/"$pid"/comm; } 2>/dev/null
-      { while read -r line; do
-        case $line in *.service) echo "serves $port ${line##*/}"; break;; esac
+      [ -n "$service" ] || { while read -r line; do
+        case $line in *.service) service=${line##*/}; break;; esac
       done </proc/"$pid"/cgroup; } 2>/dev/null
     esac
+    [ -z "$service" ] || echo "serves $port $service"
     printf 'listen %d %s %s\n' "$port" "$pid" "${name:-unknown}"
   done
 }
-units() {
-  shown=$(systemctl show -p Id,LoadState,ActiveState,SubState,UnitFileState,MainPID,NRestarts,FragmentPath,NeedDaemonReload "$@") ||
-    { # some releases end with an error after a complete answer
-      for unit in "$@"; do
-        case $shown in *"Id=$unit"*) ;; *) [ ! -d /run/systemd/system ] || echo "unasked systemd";; esac
-      done
-    }
-  while IFS= read -r line; do
-    printf 'unit %s\n' "$line"
-    case $line in MainPID=[1-9]*) pids="$pids /proc/${line#MainPID=}/fd";; esac
-  done <<EOF
-$shown
-EOF
-}
 # Below a folder in which a service's user can change names, root reads no file by its name: this
-# user could put a link or a pipe there. There the user reads it. services USER… names the users,
-# besides those of the units; ways FILE… looks at the folders on the way; reader FILE sets who
-# ("UID GID"; empty: root).
-known='
-'
-theirs=' '
+# user could put a link or a pipe there. There the user reads it. $theirs names the users: those
+# that were asked for, and those of the units; ways FILE… looks at the folders on the way; reader
+# FILE sets who ("UID GID"; empty: root).
+theirs=' ' known=$nl named= stated=
 services() {
-  for user in "$@"; do
-    user=$(id -u -- "$user" 2>/dev/null) || continue
-    case $theirs in *" $user "*) ;; *) theirs="$theirs$user ";; esac
+  named=yes
+  set --
+  for unit in etcd alluxio-worker alluxio-master; do
+    set -- "$@" "/etc/systemd/system/$unit.service"
+  done
+  for user in $(grep -sh '^User=' -- "$@"); do
+    user=$(id -u -- "${user#*=}" 2>/dev/null) || continue
+    theirs="$theirs$user "
   done
 }
-ways() {
+format='stat %n|%A|%u|%g|%a|%s|%U|%G'
+ways() { # for what a link leads to; provision/host/facts.py has named all other folders
   on=
   for f in "$@"; do
     d=${f%/*}
     while [ -n "$d" ]; do
-      case "$known$on
-" in *"
-$d
-"* | *"
-way $d|"*) break;; esac
-      on="$on
-$d"
+      case "$known$on$nl" in *"${nl}stat $d|"* | *"$nl$d$nl"*) break;; esac
+      on="$on$nl$d"
       d=${d%/*}
     done
   done
   [ -n "$on" ] || return 0
-  # Names are parted by newlines alone: one process for all folders.
-  while IFS= read -r line; do
-    [ -n "$line" ] || continue
-    shape "$line"
-    known="${known}way $name|$kind|$uid $gid|$mode
-"
-  done <<EOF
-$(IFS='
-'; exec stat -c "$format" -- / $on 2>/dev/null)
-EOF
+  for line in $(exec stat -c "$format" -- $on 2>/dev/null); do
+    known="$known$line$nl"
+    printf 'way%s\n' "${line#stat}"
+  done
 }
-# shape LINE: sets what stat says of a file, with the letter that find has for its type.
-format='%n|%A|%U|%G|%a|%s|%u|%g'
-shape() {
-  gid=${1##*|} name=${1%|*}
-  uid=${name##*|} name=${name%|*}
-  size=${name##*|} name=${name%|*}
-  mode=${name##*|} name=${name%|*}
-  group=${name##*|} name=${name%|*}
-  owner=${name##*|} name=${name%|*}
-  kind=${name##*|} name=${name%|*}
-  case $kind in -*) kind=f;; *) kind=${kind%"${kind#?}"};; esac
-  [ "$owner" != UNKNOWN ] || owner=$uid
-  [ "$group" != UNKNOWN ] || group=$gid
+shape() { # shape PATH: sets what stat says of it; fails if it is not there
+  here=${known#*"${nl}stat $1|"}
+  [ "$here" != "$known" ] || return 1
+  here=${here%%"$nl"*}
+  kind=${here%%"|"*} here=${here#*"|"}
+  owner=${here%%"|"*} here=${here#*"|"}
+  group=${here%%"|"*} here=${here#*"|"}
+  mode=${here%%"|"*} here=${here#*"|"}
+  size=${here%%"|"*}
 }
 reader() {
   who= at= left=${1#/}
   while :; do
-    here=${known#*"
-way ${at:-/}|"}
-    [ "$here" != "$known" ] || return 0 # it is not there
-    here=${here%%"
-"*}
-    owner=${here#*|} mode=${here##*|}
-    owner=${owner%|*}
-    if [ "${here%%|*}" = l ]; then # of root's own: what counts is where it leads
+    shape "${at:-/}" || return 0 # it is not there
+    case $kind in l*) # of root's own: what counts is where it leads
       set -- "$(readlink -f -- "$at")/$left"
       ways "$1"
       reader "$1"
-      return 0
-    fi
+      return 0;;
+    esac
     case $left in */*) next=$at/${left%%/*} left=${left#*/};; *) next=;; esac
-    case ${owner%% *} in
+    case $owner in
       0 | "$me")
         case $mode in
           *[2367])
             case $mode:$known in # in a folder with the sticky bit, names of root's own stay
-              1???:*"
-way $next|d|0 "* | 1???:*"
-way $next|d|$me "*) ;;
+              1???:*"${nl}stat $next|d"?????????"|0|"*) ;;
+              1???:*"${nl}stat $next|d"?????????"|$me|"*) ;;
               *) who=${who:-65534 65534};;
             esac
         esac;;
-      *) case $theirs in *" ${owner%% *} "*) who=$owner;; esac;;
+      *)
+        case $theirs in *" $owner "*) ;; *) [ -n "$named" ] || services;; esac
+        case $theirs in *" $owner "*) who="$owner $group";; esac;;
     esac
     [ -n "$next" ] || return 0
     at=$next
   done
 }
-by() { # by COMMAND…: as the user in $who
-  if [ -z "$who" ] || [ "$me" != 0 ]; then
-    "$@" </dev/null 2>/dev/null
-  else
-    timeout -k 1 10 setpriv --reuid "${who% *}" --regid "${who#* }" --clear-groups "$@" </dev/null 2>/dev/null
-  fi
+by() { # by COMMAND…: becomes the command, as the user in $who
+  [ -n "$who" ] && [ "$me" = 0 ] || exec "$@" </dev/null 2>/dev/null
+  set -- --reuid "${who% *}" --regid "${who#* }" --clear-groups "$@"
+  exec timeout -k 1 10 setpriv "$@" </dev/null 2>/dev/null
 }
-paths() {
-  # $wanted: the files whose content is asked for, each between line ends. What is root's goes in one
-  # stream, of which the sizes say what is whose. Nobody else can change these sizes meanwhile.
-  seen=$(stat -c "$format" -- "$@" 2>/dev/null)
-  ways "$@"
+paths() { # paths PATH… / FOLDER…: looks at these, and at all folders on their way
+  # $wanted: the files whose content is asked for. What is root's goes in one stream, of which the
+  # sizes say what is whose. Nobody else can change these sizes meanwhile.
+  known=$nl$(stat -c "$format" -- "$@" 2>/dev/null)$nl
   printf %s "${known#?}"
-  [ -n "$seen" ] || return 0
+  case $known in *"${nl}stat /|"*) stated=yes;; *) tries 'stat -c' stat -c %A /;; esac
+  links
   set --
-  alone=
-  while IFS= read -r line; do
-    shape "$line"
-    path=$name long=$size
-    printf 'stat %s|%s|%s|%s|%s|%s\n' "$path" "$kind" "$owner" "$group" "$mode" "$size"
-    to= roots=
+  total=0 alone=
+  for path in $wanted; do
+    shape "$path" || continue
+    long=$size to= roots=
     case $kind in
-      l)
-        target=$(readlink -- "$path")
-        case $target in *"
-"*) target='?';; esac
-        printf 'link %s|%s\n' "$path" "$target"
-    esac
-    case $wanted in *"
-$path
-"*) ;; *) continue;; esac
-    case $kind in
-      l) to=$(readlink -f -- "$path") || continue; [ -f "$to" ] || continue;;
-      f) [ "$size" -le 262144 ] || continue; case $uid in 0 | "$me") roots=yes;; esac;;
+      l*) to=$(readlink -f -- "$path") || continue; [ -f "$to" ] || continue;;
+      -*) [ "$size" -le 262144 ] || continue; case $owner in 0 | "$me") roots=yes;; esac;;
       *) continue;;
     esac
     [ -z "$to" ] || ways "$to"
     reader "$path"
     [ -n "$who" ] || [ -z "$to" ] || reader "$to"
     case $who$to:$roots in
-      :yes) echo "size $path|$long"; set -- "$@" "$path";;
-      *) alone="$alone
-$who|$path";;
+      :yes) echo "size $path|$long"; total=$((total + long)); set -- "$@" "$path";;
+      *) alone="$alone$nl$who|$path";;
     esac
-  done <<EOF
-$seen
-EOF
-  stream "$@"
-  while IFS='|' read -r who path; do
-    [ -n "$path" ] || continue
-    printf 'file %s|' "$path"
-    by head -c 262145 -- "$path" | encoded
-  done <<EOF
-$alone
-EOF
+  done
+  if [ $# -gt 0 ]; then
+    echo "data $total"
+    cat -- "$@"
+    echo
+  fi
+  for line in $alone; do
+    who=${line%%"|"*} path=${line#*"|"}
+    echo "file $path"
+    # What becomes the user has neither the answer's stream nor that of its own end.
+    { code=$({
+      { (by head -c 262145 -- "$path") 3>&- 4>&-; echo $? >&4; } | base64 >&3 4>&-
+    } 4>&1); } 3>&1
+    echo
+    [ "$code" = 0 ] || becomes
+  done
 }
-encoded() { { base64 -w0 2>/dev/null || base64 | tr -d '\n'; }; echo; }
-stream() {
+as_root() { # as_root COMMAND…: in the way in which root becomes another user
+  set -- timeout -k 1 9 setpriv --reuid 0 --regid 0 --clear-groups "$@"
+  [ "$me" = 0 ] || shift 8 # only root does
+  "$@" </dev/null >/dev/null 2>&1
+}
+known_to_become=
+becomes() { # whether this host can become another user; one process in place of three
+  [ -z "$known_to_become" ] || return 0
+  known_to_become=asked
+  as_root stat -c %A / || {
+    tries 'stat -c' stat -c %A /
+    tries 'timeout -k' timeout -k 1 9 stat /
+    [ "$me" != 0 ] || tries 'setpriv --reuid' setpriv --reuid 0 --regid 0 --clear-groups stat /
+  }
+}
+links() {
+  set --
+  for line in $known; do
+    line=${line#stat }
+    name=${line%"|"*"|"*"|"*"|"*"|"*"|"*"|"*} line=${line#"$name|"}
+    case $line in l*) set -- "$@" "$name";; esac
+  done
   [ $# -gt 0 ] || return 0
-  printf 'data '
-  cat -- "$@" | encoded
+  # One process for all, unless this readlink takes one only, or a target has a line end.
+  if targets=$(readlink -- "$@" 2>/dev/null) && count $targets && [ "$count" = $# ]; then
+    for target in $targets; do
+      printf 'link %s\n%s\n' "$1" "$target"
+      shift
+    done
+    return 0
+  fi
+  for path in "$@"; do
+    target=$(readlink -- "$path")
+    case $target in *"$nl"*) target='?';; esac
+    printf 'link %s\n%s\n' "$path" "$target"
+  done
 }
+count() { count=$#; }
 hashes() {
-  ways "$@"
+  own=
   for f in "$@"; do
     [ -f "$f" ] || continue
     reader "$f"
-    sum=$(by sha256sum -- "$f")
+    [ -n "$who" ] || { own="$own$nl$f"; continue; }
+    sum=$(by sha256sum -- "$f") || becomes
     sum=${sum%% *}
+    case ${#sum} in 64) printf 'hash %s|%s\n' "$f" "$sum";; esac
+  done
+  for f in $own; do
+    sum=$(exec sha256sum -- "$f" 2>/dev/null)
+    sum=${sum%% *} sum=${sum#\\}
     case ${#sum} in 64) printf 'hash %s|%s\n' "$f" "$sum";; esac
   done
 }
 users() {
-  while IFS= read -r line; do
-    [ -z "$line" ] || printf 'user %s\n' "$line"
-  done <<EOF
-$(getent passwd "$@")
-EOF
+  for line in $(getent passwd "$@"); do
+    printf 'user %s\n' "$line"
+    line=${line#*:*:}
+    theirs="$theirs${line%%:*} "
+  done
 }
 climb() { near=$1; while [ ! -d "$near" ]; do near=${near%/*} near=${near:-/}; done; }
 disks() {
-  names=
+  names= asked=
   for d in "$@"; do
     climb "$d"
-    names="$names
-$near"
+    names="$names$nl$near"
+    asked="${asked}disk $d$nl"
   done
-  # Names are parted by newlines alone: one process for all disks, with a line for each.
-  found=$(IFS='
-'; exec df -PTk $names) && { each "$found" "$@"; return 0; }
+  # One process for all disks, with a line for each in this order.
+  found=$(exec df -PTk $names) && { printf '%sdf\n%s\n@@\n' "$asked" "$found"; return 0; }
   tries 'df -T' df -PTk /
   for d in "$@"; do # one of them cannot be asked
     climb "$d"
-    found=$(df -PTk "$near") && each "$found" "$d"
+    found=$(exec df -PTk "$near") && printf 'disk %s\ndf\n%s\n@@\n' "$d" "$found"
   done
-}
-each() { # each OUTPUT PATH…: the lines after the first, in the order of the paths
-  lines=$1
-  shift
-  {
-    read -r _
-    while [ $# -gt 0 ] && read -r dev kind total _ avail _ mount; do
-      echo "disk $1|$dev|$kind|$((total * 1024))|$((avail * 1024))|$mount"
-      shift
-    done
-  } <<EOF
-$lines
-EOF
 }
 addresses() { # not every hostname has -I
-  for a in $(hostname -I 2>/dev/null ||
-    ip -o addr show scope global | sed -nE 's/.* inet6? ([^ /]+).*/\1/p'); do echo "address $a"; done
-}
-said() {
-  left=65536 # characters of a command's output, by its own length
-  while [ "$left" -gt 0 ] && { IFS= read -r line || [ -n "$line" ]; }; do
-    printf 'said %s|%.65536s\n' "$1" "$line"
-    left=$((left - ${#line} - 1))
-  done
+  found=$(hostname -I 2>/dev/null ||
+    ip -o addr show scope global | sed -nE 's/.* inet6? ([^ /]+).*/\1/p')
+  IFS=" $nl"
+  for a in $found; do echo "address $a"; done
+  IFS=$nl
 }
 lookup() { a=$(getent ahosts "$1" | head -n 1); echo "resolved $1 ${a%% *}"; }
-reach() {
+reach() { # reach ADDRESS PORT…: all at once, by one process
   command -v bash >/dev/null || return 0
-  e=$(timeout 3 bash -c 'exec 3<>"/dev/tcp/$0/$1"' "$1" "$2" 2>&1) && return 0
-  case $?:$e in
-    *refused*) ;;
-    124:*) echo "unreachable $1 $2 no answer in 3 s";;
-    *) echo "unreachable $1 $2 $(echo "$e" | head -n 1 | sed 's/.*: //')";;
-  esac
+  bash -c '
+    while [ $# -gt 0 ]; do
+      exec {answer}< <(exec 2>&1 3<>"/dev/tcp/$1/$2" && echo connected)
+      answers+=("$answer") asked+=("$1 $2") running+=("$!")
+      shift 2
+    done
+    end=$((SECONDS + 4))
+    for n in "${!asked[@]}"; do
+      left=$((end - SECONDS))
+      if read -r -t $((left > 1 ? left : 1)) -u "${answers[n]}" said; then
+        case $said in
+          connected | *refused*) ;;
+          *) echo "unreachable ${asked[n]} ${said##*: }";;
+        esac
+      else
+        echo "unreachable ${asked[n]} no answer in 3 s"
+      fi
+    done
+    kill "${running[@]}"' bash "$@" 2>/dev/null || :
 }
-needs base64 cat date df getent grep head id ls readlink sed setpriv sha256sum stat systemctl timeout tr
-[ ! -r /etc/os-release ] || . /etc/os-release
-echo "fact os=${ID:-unknown} ${VERSION_ID:-}"
-line= # the file is there from Linux 6.1 on
-{ read -r line </proc/sys/kernel/arch; } 2>/dev/null || line=$(uname -m)
-echo "fact arch=$line"
-read -r line </proc/sys/kernel/hostname
-echo "fact hostname=$line"
-line=
-{ read -r line </etc/machine-id; } 2>/dev/null
-echo "fact machine_id=$line"
-if [ -d /run/systemd/system ]; then
+runs() { # runs PROGRAM: whether a process of it runs
+  set +f
+  for e in /proc/[0-9]*/exe; do
+    [ ! "$e" -ef "$1" ] || { set -f; return 0; }
+  done
+  set -f
+  return 1
+}
+none() { # none PATTERN…: whether no file is there
+  set +f
+  for f in $*; do [ ! -e "$f" ] || { set -f; return 1; }; done
+  set -f
+}
+host() {
+  [ ! -r /etc/os-release ] || . /etc/os-release
+  echo "fact os=${ID:-unknown} ${VERSION_ID:-}"
+  line= # the file is there from Linux 6.1 on
+  { read -r line </proc/sys/kernel/arch; } 2>/dev/null || line=$(uname -m)
+  echo "fact arch=$line"
+  read -r line </proc/sys/kernel/hostname
+  echo "fact hostname=$line"
+  line=
+  { read -r line </etc/machine-id; } 2>/dev/null
+  echo "fact machine_id=$line"
+  while IFS=" $nl" read -r k v _; do
+    [ "$k" != MemTotal: ] || { echo "fact memory=$((v * 1024))"; break; }
+  done </proc/meminfo
+  [ -d /run/systemd/system ] || return 0
   # The name of systemd's own library has its version, without a process.
+  set +f
   for version in /usr/lib/systemd /usr/lib/*/systemd /lib/systemd; do
     for version in "$version"/libsystemd-shared-[0-9]*.so; do [ ! -e "$version" ] || break 2; done
   done
+  set -f
   if [ -e "$version" ]; then
     version=${version##*/libsystemd-shared-}
   else
-    read -r _ version _ <<EOF
-$(systemctl --version)
-EOF
+    version=$(systemctl --version)
+    version=${version#* }
   fi
   echo "fact systemd=${version%%[!0-9]*}"
-fi
-clock=$(date +%s.%N)
-case $clock in *.*[!0-9]*) clock=${clock%%.*};; esac # whole seconds: what %N is stays unknown
-echo "fact clock=$clock"
-while read -r k _ v _; do [ "$k" = Uid: ] && echo "fact uid=$v" && break; done </proc/self/status
-me=$v
-set -- timeout -k 1 9 setpriv --reuid 0 --regid 0 --clear-groups stat -c %A /
-[ "$me" = 0 ] || shift 10 # only root becomes another user
-"$@" >/dev/null 2>&1 || { # one process in place of three
-  tries 'stat -c' stat -c %A /
-  tries 'timeout -k' timeout -k 1 9 stat /
-  [ "$me" != 0 ] || tries 'setpriv --reuid' setpriv --reuid 0 --regid 0 --clear-groups stat /
 }
-while read -r k v _; do [ "$k" = MemTotal: ] && echo "fact memory=$((v * 1024))" && break; done </proc/meminfo
+clock() { date '+fact clock=%s.%N'; }
+needs base64 cat date df getent grep head id ls readlink sed setpriv sha256sum stat systemctl timeout tr
+me=0 # init is root's; whoever it does not belong to is somebody else
+[ -O /proc/1 ] || me=$(id -u)
+echo "fact uid=$me"
 line=
-[ ! -f /var/lib/alluxio-provision/tool-version ] || { read -r line </var/lib/alluxio-provision/tool-version; } 2>/dev/null
+noted=/var/lib/alluxio-provision/tool-version
+[ ! -f $noted ] || { read -r line <$noted; } 2>/dev/null
 [ -z "$line" ] || printf 'fact tool=%.64s\n' "$line"
-for unit in etcd alluxio-worker alluxio-master; do
-  [ -f "/etc/systemd/system/$unit.service" ] || continue
-  while read -r line; do
-    case $line in User=*) services "${line#User=}"; break;; esac
-  done <"/etc/systemd/system/$unit.service"
-done
+set +f
 for p in "$STATE"/restart.*; do [ -e "$p" ] && echo "pending ${p##*/restart.}"; done
+set -f

@@ -48,7 +48,7 @@ def of_others(
     """
     found = {m: _in_question(cluster, probes[m], f) for m, f in facts.items()}
     asked = {
-        machine: Probe(commands={_LABEL: _look(some, probes[machine], f)}, addresses=False)
+        machine: Probe(commands={_LABEL: _look(some, probes[machine], f)})
         for machine, f in facts.items()
         if (some := found[machine])
     }

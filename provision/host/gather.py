@@ -35,13 +35,17 @@ def _gather(
 ) -> tuple[dict[Machine, HostFacts], list[Problem]]:
 
     def observe(session: Session) -> HostFacts:
-        text = script(probes[session.machine], changes=fleet.changes)
+        # What changes need, a host is asked once.
+        asked = fleet.changes and session.machine not in fleet.able
+        text = script(probes[session.machine], changes=asked)
         session.open()
         sent = time.time()
         result = session.run(text, "facts", timeout=FACTS_TIMEOUT, prompt=True)
         if len(probes) > MANY:
             session.rest()
         found = parse(result, session.machine.host, sent, time.time())
+        if asked and not found.lacks:
+            fleet.able.add(session.machine)
         fleet.stats.facts[session.machine.host] = found
         return found
 

@@ -17,6 +17,7 @@ other forms.
 
 from __future__ import annotations
 
+import re
 import shlex
 
 #: Stands for a user that is not made yet: it has no more rights (nobody).
@@ -156,3 +157,9 @@ def as_owner(folder: str, script: str, *, seconds: int = 60) -> str:
     q = shlex.quote
     run = in_folder(folder, f"owner {seconds} sh -c {q(script)}")
     return f"[ ! -e {q(folder)} ] && [ ! -L {q(folder)} ] || {run}"
+
+
+def proven(command: str) -> str:
+    """The start of a shell command that runs ``command`` within the facts script: where it is to
+    become another user, the host says before whether it can."""
+    return "becomes; " if re.search(r"\b(setpriv|owner|as) ", command) else ""

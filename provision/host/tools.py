@@ -83,18 +83,29 @@ _PACKAGES = {
 
 def asked() -> str:
     """Shell lines, after ``facts.sh``, that print what the host lacks for changes."""
-    tried = [f"tries {shlex.quote(t.what)} {shlex.join(t.command)}" for t in TRIALS]
-    return "\n".join([f"needs {' '.join(CHANGE)}", *tried, selinux.asked()])
+    # find ends with an error when readlink does: one command for all that is tried.
+    once = "find /proc/version '(' ! -name '*' -printf x -delete ')' -o -exec readlink -m / '{}' +"
+    tried = " ".join(f"tries {shlex.quote(t.what)} {shlex.join(t.command)};" for t in TRIALS)
+    return "\n".join(
+        [
+            f"needs {' '.join(CHANGE)}",
+            '[ -n "$stated" ] || tries "stat -c" stat -c %A /',
+            f"as_root {once} || {{ becomes; {tried} }}",
+            selinux.asked(),
+        ]
+    )
 
 
-def unasked(lines: Sequence[str], host: str, stderr: str = "") -> list[Problem]:
-    """Why the facts in ``lines`` are not all there is to know about ``host``; empty when they are.
+def unasked(
+    lacking: Sequence[str], host: str, is_systemd_silent: bool = False, stderr: str = ""
+) -> list[Problem]:
+    """Why the facts of a host that is ``lacking`` programs are not all there is to know about it;
+    empty when they are.
 
     ``stderr``: what the script printed there.
     """
-    lacking = [line.removeprefix("lacks ") for line in lines if line.startswith("lacks ")]
     found = [_problem(host, [w for w in lacking if w in _NEEDED_TO_LOOK])]
-    if "unasked systemd" in lines:
+    if is_systemd_silent:
         said = printable((printable_lines(stderr, last=1) or ["no output"])[0], 200)
         what = f"systemd does not say which services run: {said}"
         remedy = "see that systemctl status answers there, then run again"

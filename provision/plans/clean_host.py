@@ -250,9 +250,7 @@ def _declared(inventory: Inventory, found: Installed, machine: Machine) -> bool:
 def _units_probe() -> Probe:
     files = [File(path, None) for _, path in UNITS.values()]
     services = [File(backup_timer.TIMER_PATH, None), File(backup_timer.SERVICE_PATH, None)]
-    return Probe(
-        resources=(*files, *services), units=[unit for unit, _ in UNITS.values()], addresses=False
-    )
+    return Probe(resources=(*files, *services), units=[unit for unit, _ in UNITS.values()])
 
 
 def _probe(gone: Sequence[Installed], stay: Sequence[Installed], facts: HostFacts) -> Probe:
@@ -290,7 +288,7 @@ def _probe(gone: Sequence[Installed], stay: Sequence[Installed], facts: HostFact
             patterns = [f"{start.rpartition('/')[2]}*" for start in starts]
             commands["aside"] = listing.names(folder, *patterns)
     users = [User(i.user, "/") for i in gone]
-    return Probe(resources=(*files, *users), paths=list(paths), commands=commands, addresses=False)
+    return Probe(resources=(*files, *users), paths=list(paths), commands=commands)
 
 
 def _aside(found: Installed) -> tuple[str, ...]:

@@ -65,7 +65,7 @@ def _tool_version(plan: Plan, subject: Subject) -> Plan:
     fleet = subject.etcd.fleet
     unseen = [m for m in plan.machines if m.host not in fleet.stats.facts]
     if unseen:
-        gather.require_facts(fleet, {m: Probe(addresses=False) for m in unseen})
+        gather.require_facts(fleet, {m: Probe() for m in unseen})
     return plan
 
 

@@ -103,12 +103,19 @@ class Stream(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """The result of a remote script. ``seconds`` is wall time, measured here."""
+    """The result of a remote script. ``seconds`` is wall time, measured here. ``raw``: the bytes of
+    ``stdout``, if they are known."""
 
     code: int
     stdout: str
     stderr: str
     seconds: float
+    raw: bytes | None = field(default=None, repr=False)
+
+    @property
+    def body(self) -> bytes:
+        """The bytes of the output."""
+        return self.stdout.encode() if self.raw is None else self.raw
 
     @property
     def ok(self) -> bool:
@@ -308,7 +315,7 @@ class Session:
         if not answer.begun:
             self._refuse(answer, err, marks, what, password=bool(password))
         errors = own_errors(err, marks).decode(errors="replace")
-        return Result(code, out.decode(errors="replace"), errors, seconds)
+        return Result(code, out.decode(errors="replace"), errors, seconds, out)
 
     def hold(self, script: str, what: str, *, timeout: float = DEFAULT_TIMEOUT) -> Held:
         """Start a command that runs until the returned handle, or this process, ends.
@@ -574,6 +581,8 @@ class Fleet:
         self._connector: Connector | None = None
         #: Whether the run is to change something, also when it only shows the plan.
         self.changes = changes
+        #: The machines that are known to have all programs that changes need.
+        self.able: set[Machine] = set()
         #: The earliest time from which facts of the machines may come (monotonic seconds).
         self.since = time.monotonic()
         self._sessions: dict[Machine, Session] = {}

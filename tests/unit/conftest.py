@@ -2,10 +2,15 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
+from types import ModuleType
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from provision.host import gather
+from provision.host.facts import HostFacts, Probe, seen_by
 
 from .processes import Watch
 
@@ -66,3 +71,32 @@ def no_other_clusters(monkeypatch: pytest.MonkeyPatch) -> None:
     from provision.plans.etcd.state import other_clusters
 
     monkeypatch.setattr(other_clusters, "look", lambda *_: other_clusters.Others())
+
+
+class _Strict(ModuleType):
+    """:mod:`provision.host.gather`, of which a test may replace what looks at hosts. What it gives
+    instead has only the facts that the probes name, as a look has."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in ("gather_facts", "require_facts") and not hasattr(value, "looks"):
+            value = _looking(value)
+        super().__setattr__(name, value)
+
+
+def _looking(given: Callable[..., Any]) -> Callable[..., Any]:
+    def look(fleet: object, probes: Mapping[Any, Probe], *more: Any, **named: Any) -> Any:
+        found = given(fleet, probes, *more, **named)
+        facts, rest = (found[0], found[1:]) if isinstance(found, tuple) else (found, None)
+        if isinstance(facts, Mapping):
+            facts = {
+                m: seen_by(probes[m], f) if m in probes and isinstance(f, HostFacts) else f
+                for m, f in facts.items()
+            }
+        return facts if rest is None else (facts, *rest)
+
+    look.looks = True  # type: ignore[attr-defined]
+    return look
+
+
+gather.gather_facts.looks = gather.require_facts.looks = True  # type: ignore[attr-defined]
+gather.__class__ = _Strict

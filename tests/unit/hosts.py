@@ -83,7 +83,7 @@ def below(root: Path, script: str) -> str:
 def run(script: bytes, root: Path, sh: tuple[str, ...] = ("sh",)) -> Result:
     done = subprocess.run([*sh, "-s"], input=script, capture_output=True, cwd=root, timeout=30)
     out, err = (said.decode(errors="replace") for said in (done.stdout, done.stderr))
-    return Result(done.returncode, out, err, 0.0)
+    return Result(done.returncode, out, err, 0.0, done.stdout)
 
 
 def look(resources: Iterable[Resource], root: Path) -> HostFacts:

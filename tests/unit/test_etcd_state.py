@@ -141,7 +141,7 @@ class TestHosts:
         assert set(asked) == {m.machine for m in CLUSTER.members}
         for m in CLUSTER.members:
             probe = asked[m.machine]
-            assert set(probe.reach) == {(o.address, 2380) for o in CLUSTER.members if o != m}
+            assert set(probe.reach or ()) == {(o.address, 2380) for o in CLUSTER.members if o != m}
             (tree,) = [r for r in probe.resources if isinstance(r, Tree)]
             assert tree.path == f"/opt/etcd/{CLUSTER.version}"
         assert found.facts == world.facts

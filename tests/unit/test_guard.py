@@ -576,7 +576,7 @@ class TestObserve:
             layout.UNIT_PATH,
         }
         assert probe.paths == ("/var/lib/etcd/member", "/var/lib/etcd/unfinished")
-        assert not probe.addresses
+        assert not probe.kinds
 
 
 def test_what_is_read_of_a_silent_members_data_is_read_as_its_owner() -> None:

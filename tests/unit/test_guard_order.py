@@ -20,7 +20,7 @@ from provision.etcd.cluster.health import ClusterHealth, MemberHealth
 from provision.etcd.member import layout
 from provision.etcd.member.backups import STAMP
 from provision.host import gather
-from provision.host.facts import HostFacts, Probe
+from provision.host.facts import HostFacts, Kind, Probe
 from provision.inventory.resolved import Established, EtcdMember, Inventory, Machine
 from provision.ssh.session import Fleet, Result, Unreachable
 from tests.unit import builders, clock, hosts
@@ -310,12 +310,14 @@ class TestObserve:
             ),
         )
         first, second, third = (m.machine for m in CLUSTER.members)
-        wanted = Probe(ports=(2379,), paths=("/x", "/var/lib/etcd/member"), commands={"a": "b"})
+        paths = ("/x", "/var/lib/etcd/member")
+        wanted = Probe(ports=(2379,), paths=paths, commands={"a": "b"}, kinds=Kind.ADDRESSES)
         etcd = Etcd(CLUSTER, Fleet(1))
         guard.observe(etcd, lambda _: dict.fromkeys((first, second, third), wanted))
         probe = asked[0][first]
-        assert (probe.ports, probe.commands, probe.addresses) == ((2379,), {"a": "b"}, True)
-        assert probe.paths[:2] == wanted.paths  # each once
+        assert (probe.ports, probe.commands) == ([2379], {"a": "b"})
+        assert Kind.ADDRESSES in probe.kinds
+        assert tuple(probe.paths[:2]) == wanted.paths  # each once
         assert len(probe.paths) == len({*probe.paths})
         assert "/etc/systemd/system/etcd.service" in {r.place().path for r in probe.resources}  # type: ignore[union-attr]
         # The second one was asked for its data only when it was silent.

@@ -101,7 +101,7 @@ def test_a_long_log_does_not_hide_the_group(tmp_path: Path) -> None:
     for number in range(800):
         (current / f"log_{number}-{number}").write_text("x")
     (current / "raft-meta.conf").write_bytes(conf("m0:19200"))
-    probe = Probe(commands=journal.probe_commands(alluxio, master), addresses=False)
+    probe = Probe(commands=journal.probe_commands(alluxio, master))
     hosts.given(tmp_path)
     facts = parse(hosts.shell(script(probe), tmp_path), "here")
     found = journal.read(facts.commands[journal.LABEL])

@@ -35,7 +35,7 @@ def member(data: Path) -> EtcdMember:
 
 
 def look(root: Path, **commands: str) -> HostFacts:
-    text = script(Probe(commands=commands, addresses=False))
+    text = script(Probe(commands=commands))
     return parse(hosts.shell(text, root), "here")
 
 

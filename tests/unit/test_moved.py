@@ -72,7 +72,7 @@ class World:
         found = {
             m: replace(
                 self.facts[m],
-                resolved={name: self.addresses.get(name, "") for name in probe.resolve},
+                resolved={name: self.addresses.get(name, "") for name in probe.resolve or ()},
                 addresses=frozenset({"10.0.0.1"}),
             )
             for m, probe in probes.items()

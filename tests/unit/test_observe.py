@@ -13,7 +13,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provision.host.facts import BEGIN, END, HostFacts, Probe, merged, parse, script
+from provision.host.facts import (
+    BEGIN,
+    END,
+    PREFLIGHT,
+    Disk,
+    HostFacts,
+    Kind,
+    Probe,
+    merged,
+    parse,
+    script,
+)
 from provision.host.resources import Directory, File, Link, Unit, User
 from provision.ssh.session import Result, Unreachable, whole
 from tests.unit import hosts
@@ -25,57 +36,84 @@ UUID = "11111111-2222-3333-4444-555555555555"
 RECORDED = f"""\
 Last login: yesterday
 {BEGIN}
+fact uid=0
+fact tool=1.0.0
+pending etcd.service
+asked 0123456789abcdef host clock addresses listeners disks unreachable resolved
+fact clock=1700000000.123456789
 fact os=debian 12
 fact arch=x86_64
 fact hostname=etcd0
 fact machine_id=2f0c4d2b5b1f4f0e9f6b7b1d2c3d4e5f
 fact systemd=252
-fact clock=1700000000.123456789
-fact uid=0
 fact memory=67108864000
 address 10.0.0.1
 address fe80::1
-pending etcd.service
 user etcd:x:998:998::/var/lib/etcd:/usr/sbin/nologin
-stat /etc/etcd|d|root|root|755|4096
-stat /etc/etcd/etcd.conf.yml|f|root|root|644|5
-stat /opt/etcd/current|l|root|root|777|6
-link /opt/etcd/current|3.6.16
-stat /etc/empty|f|root|root|644|0
-stat /etc/a|b|f|root|root|644|3
-stat /etc/release|l|root|root|777|20
-link /etc/release|../usr/lib/release
+stat /etc/etcd|drwxr-xr-x|0|0|755|4096|root|root
+stat /etc/etcd/etcd.conf.yml|-rw-r--r--|0|0|644|5|root|root
+stat /opt/etcd/current|lrwxrwxrwx|0|0|777|6|root|root
+stat /etc/empty|-rw-r--r--|0|0|644|0|root|root
+stat /etc/a|b|-rw-r--r--|0|0|644|3|root|root
+stat /etc/release|lrwxrwxrwx|0|0|777|20|root|root
+stat /etc/nobodys|-rw-r--r--|12345|12346|644|1|UNKNOWN|UNKNOWN
+stat /|drwxr-xr-x|0|0|755|4096|root|root
+stat /etc|drwxr-xr-x|0|0|755|4096|root|root
+stat /opt/etcd|drwxrwxrwt|998|998|1777|4096|etcd|etcd
+link /opt/etcd/current
+3.6|16
+link /etc/release
+../usr/lib/release
+way /usr/lib|drwxr-xr-x|0|0|755|4096|root|root
 size /etc/etcd/etcd.conf.yml|5
 size /etc/empty|0
 size /etc/a|b|3
-data aGVsbG9hYmM=
-size /etc/release|1
-data eA==
+data 8
+hel
+oabc
+file /etc/release
+eA
+==
+
 hash /etc/etcd/pki/peer.key|{"0" * 64}  -
-unit MainPID=4711
-unit NRestarts=2
-unit Id=etcd.service
-unit LoadState=loaded
-unit ActiveState=active
-unit SubState=running
-unit FragmentPath=/etc/systemd/system/etcd.service
-unit UnitFileState=enabled
-unit NeedDaemonReload=no
-unit 
-unit Id=alluxio-worker.service
-unit LoadState=not-found
-unit ActiveState=inactive
+units
+MainPID=4711
+NRestarts=2
+Id=etcd.service
+LoadState=loaded
+ActiveState=active
+SubState=running
+FragmentPath=/etc/systemd/system/etcd.service
+UnitFileState=enabled
+NeedDaemonReload=no
+
+Id=alluxio-worker.service
+LoadState=not-found
+ActiveState=inactive
+@@
 serves 2379 etcd.service
 listen 2379 4711 etcd
+disk /var/lib/etcd
+disk /mnt/not there
+df
+Filesystem     Type 1024-blocks     Used Available Capacity Mounted on
+/dev/sda1      ext4    97656250 58593750  39062500      60% /var
+//a b/share    cifs          10        5         5      50% /mnt
+@@
 lacks find -printf -delete
-disk /var/lib/etcd|/dev/sda1|ext4|100000000000|40000000000|/var
 unreachable 10.0.0.2 2380 no answer in 3 s
 resolved infra1 10.0.0.2
 resolved infra2 
 command none
+
+@@0123456789abcdef
 command java
-said java|openjdk version "11.0.20"
-said java|a | b
+openjdk version "11.0.20"
+a | b
+{END}
+@@
+
+@@0123456789abcdef
 {END}
 """
 
@@ -117,6 +155,7 @@ def test_the_script_under_this_shell(shell: tuple[str, ...], tmp_path: Path) -> 
             disks=[f"{tmp_path}/not/there/yet"],
             reach=[("127.0.0.1", port), ("127.0.0.1", 1)],
             resolve=["localhost", "no-such-host.invalid"],
+            kinds=PREFLIGHT | Kind.ADDRESSES,
             commands={
                 "say": "echo out; echo err >&2; cat",
                 "fail": "exit 3",
@@ -168,11 +207,20 @@ def test_the_script_is_a_shell_script_and_changes_nothing(tmp_path: Path) -> Non
 def test_recorded_output() -> None:
     seen = parse(result(RECORDED), "etcd0", 1700000000.0, 1700000000.5)
     assert seen.clock_offset == 0.0
-    assert seen.paths["/etc/etcd/etcd.conf.yml"].content == b"hello"
+    assert seen.paths["/etc/etcd/etcd.conf.yml"].content == b"hel\no"
     assert seen.paths["/etc/empty"].content == b""
     assert seen.paths["/etc/a|b"].content == b"abc"
     assert seen.paths["/etc/release"].content == b"x"
-    assert seen.paths["/opt/etcd/current"].target == "3.6.16"
+    assert seen.paths["/opt/etcd/current"].target == "3.6|16"
+    assert seen.paths["/etc/nobodys"].owner == "12345"
+    assert seen.paths["/etc/nobodys"].group == "12346"
+    assert {path: way.is_roots for path, way in seen.ways.items()} == {
+        "/": True,
+        "/etc": True,
+        "/opt/etcd": False,
+        "/usr/lib": True,
+    }
+    assert "/etc" not in seen.paths
     unit = seen.unit("etcd.service")
     assert (unit.active, unit.pid, unit.restarts, unit.needs_reload) == ("active", 4711, 2, False)
     assert seen.unit("alluxio-worker.service").load == "not-found"
@@ -180,11 +228,15 @@ def test_recorded_output() -> None:
     assert seen.listeners[2379].command == "etcd"
     assert seen.listeners[2379].unit == "etcd.service"
     assert seen.lacks == ("find -printf -delete",)
-    assert seen.disks["/var/lib/etcd"].used_percent == 60
+    assert seen.disks["/var/lib/etcd"] == Disk(
+        "/var/lib/etcd", "/dev/sda1", "ext4", 100000000000, 40000000000, "/var"
+    )
+    assert seen.disks["/mnt/not there"].device == "//a b/share"
     assert seen.unreachable == {("10.0.0.2", 2380): "no answer in 3 s"}
     assert seen.resolved == {"infra1": "10.0.0.2", "infra2": ""}
     assert seen.pending_restarts == {"etcd.service"}
-    assert seen.commands == {"none": "", "java": 'openjdk version "11.0.20"\na | b\n'}
+    java = f'openjdk version "11.0.20"\na | b\n{END}\n@@\n'
+    assert seen.commands == {"none": "", "java": java}
 
 
 @pytest.mark.parametrize(
@@ -199,7 +251,7 @@ def test_a_clock_is_off_only_by_what_the_round_trip_proves(
 
 
 def test_output_cut_anywhere_is_refused() -> None:
-    whole_length = RECORDED.index(END) + len(END)
+    whole_length = RECORDED.rindex(END) + len(END)
     for end in range(0, whole_length, 7):
         with pytest.raises(Unreachable):
             parse(result(RECORDED[:end]), "etcd0")
@@ -230,11 +282,25 @@ def test_no_facts(stderr: str, says: str, remedy: str) -> None:
         "fact clock=1e999",
         "fact clock=",
         "stat /etc|d|root",
-        "stat /etc|unheard of|root|root|755|1",
-        "stat /etc|d|root|root|999|1",
-        "data not base64",
-        "data aGVsbG8",
-        "data aGVsbG8=",  # less than the sizes say
+        "stat /etc|unheard of|0|0|755|1|root|root",
+        "stat /etc|drwxr-xr-x|0|0|999|1|root|root",
+        "stat /etc|drwxr-xr-x|root|0|755|1|root|root",
+        "stat /etc||0|0|755|1|root|root",
+        "way /etc|drwxr-xr-x|0|0|755",
+        "data not a number",
+        "data -1",
+        "data 5\nhello",  # more than the sizes say
+        "file /etc/x\nnot base64\n",
+        "file /etc/x\naGVsbG8\n",
+        "file /etc/x\naGVs",  # no end
+        "units\nId=etcd.service",
+        "units\nExecStart=x\n@@",
+        "units\nId=x\nMainPID=x\n@@",
+        "disk /",
+        "df\nFilesystem\n/dev/sda1 ext4 1 1 1 1% /\n@@",
+        "disk /\ndf\nFilesystem\n/dev/sda1 ext4 much 1 1 1% /\n@@",
+        "command endless\nx",
+        "link /x",
         "size /etc/more|1",
         "size /etc/etcd/etcd.conf.yml|-1",
         "size nothing",
@@ -244,15 +310,14 @@ def test_no_facts(stderr: str, says: str, remedy: str) -> None:
         "serves http etcd.service",
         "lacks stat",
         "unasked systemd",
-        "disk /|/dev/sda1|ext4|much|1|/",
         "unreachable x",
-        "said never|asked",
+        "asked",
         "listen " + "9" * 5000 + " 1 x",
     ],
 )
 def test_hostile_lines(line: str) -> None:
     with pytest.raises(Unreachable) as caught:
-        parse(result(RECORDED.replace(END, f"{line}\n{END}")), "etcd0")
+        parse(result(f"{RECORDED.removesuffix(f'{END}{chr(10)}')}{line}\n{END}\n"), "etcd0")
     (problem,) = caught.value.problems
     assert str(problem).isprintable()
     assert len(str(problem)) < 500
@@ -326,4 +391,8 @@ def test_one_host_with_two_roles_is_asked_once() -> None:
     b = Probe(resources=[File("/b", b"")], ports=[1, 2], disks=["/"], units=["u"])
     both = merged([a, b])
     assert [r.path for r in both.resources if isinstance(r, File)] == ["/a", "/b"]
-    assert (list(both.ports), list(both.disks), list(both.units)) == ([1, 2], ["/"], ["u"])
+    assert (list(both.ports or ()), list(both.disks or ()), list(both.units)) == (
+        [1, 2],
+        ["/"],
+        ["u"],
+    )

@@ -60,7 +60,7 @@ class World:
         self, _: object, probes: Mapping[Machine, Probe]
     ) -> tuple[dict[Machine, HostFacts], list[Problem]]:
         assert probes, "nobody is to be asked"
-        assert all(set(p.commands) == {"clusters"} and not p.addresses for p in probes.values())
+        assert all(set(p.commands) == {"clusters"} and not p.kinds for p in probes.values())
         self.asked += probes
         members = self.inventory.etcd.members
         said = {m.machine: self.stored.get(m.name, "") for m in members if m.machine in probes}

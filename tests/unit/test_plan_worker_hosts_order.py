@@ -74,7 +74,7 @@ class TestWorkers:
         probes = {worker.machine: desired.probe(alluxio, worker, tarballs)}
 
         def problems(available: int) -> list[str]:
-            disks_ = {p: hosts.disk(p, available) for p in probes[worker.machine].disks}
+            disks_ = {p: hosts.disk(p, available) for p in probes[worker.machine].disks or ()}
             facts = {worker.machine: hosts.facts(1, disks=disks_)}
             with Fleet(1) as fleet:
                 found = start_workers.host_problems(

@@ -97,7 +97,9 @@ FUNCTIONS = frozenset(
             "listeners",
             "lookup",
             "reach",
-            "said",
+            "runs",
+            "none",
+            "becomes",
         ),
     }
 )

@@ -14,8 +14,9 @@ import pytest
 from provision import wait
 from provision.alluxio.commands import readiness
 from provision.alluxio.membership import registrations
-from provision.alluxio.worker import desired, java, membership_switch, state
+from provision.alluxio.worker import desired, java, membership_switch, state, written
 from provision.alluxio.worker.desired import Artifacts
+from provision.alluxio.worker.membership_properties import TYPE
 from provision.artifacts import Artifact
 from provision.engine.plan import Plan
 from provision.errors import Problem, ProvisionError, Unhealthy, UsageError
@@ -164,7 +165,7 @@ class TestSwitch:
 
     def running(self, kind: MembershipType) -> tuple[AlluxioCluster, dict[str, HostFacts]]:
         alluxio = cluster(2, membership=kind)
-        commands = {"membership": f"{kind}\n"}
+        commands = {written.LABEL: f"{TYPE}={kind}\n"}
         return alluxio, {
             name: replace(facts, commands={**facts.commands, **commands})
             for name, facts in running(alluxio).items()
@@ -242,8 +243,10 @@ class TestSwitch:
 
     def test_a_word_of_the_host_that_is_no_type_is_nothing(self) -> None:
         alluxio, seen = self.running(MembershipType.ETCD)
-        for word in ("", "MASTER", "ETCD\nSTATIC", "$(id)"):
-            odd = {n: replace(f, commands={"membership": word}) for n, f in seen.items()}
+        for word in ("", "MASTER", f"ETCD\n{TYPE}=", "$(id)"):
+            odd = {
+                n: replace(f, commands={written.LABEL: f"{TYPE}={word}"}) for n, f in seen.items()
+            }
             assert plan(replace(alluxio, membership=MembershipType.STATIC), odd).notes == ()
 
     @pytest.mark.process
@@ -251,7 +254,7 @@ class TestSwitch:
         alluxio = cluster(
             1, install_dir=str(tmp_path / "it's"), membership=MembershipType.SERVICE_REGISTRY
         )
-        (command,) = membership_switch.probe_commands(alluxio).values()
+        (command,) = written.probe_commands(alluxio).values()
 
         def said() -> str:
             return subprocess.run(["sh", "-c", command], capture_output=True, text=True).stdout
@@ -260,7 +263,9 @@ class TestSwitch:
         site_file = tmp_path / "it's" / "current" / "conf" / "alluxio-site.properties"
         site_file.parent.mkdir(parents=True)
         site_file.write_bytes(site(alluxio, alluxio.workers[0]).content or b"")
-        assert said() == "SERVICE_REGISTRY\n"
+        facts = hosts.facts(commands={written.LABEL: said()})
+        assert membership_switch.in_force(facts) is MembershipType.SERVICE_REGISTRY
+        assert len(said().splitlines()) == 3, "nothing else leaves the host: it may be a secret"
 
 
 def test_only_the_chosen() -> None:
@@ -371,7 +376,7 @@ def test_room_for_the_jdk_and_new_page_stores() -> None:
     bare = {worker.machine: hosts.facts()}
     rooms = start_workers._rooms(alluxio, [worker], tarballs, bare)[worker.machine]
     assert {r.path for r in rooms} == {*("/opt/alluxio", "/opt/java", "/pages", "/var/lib/alluxio")}
-    assert set(desired.probe(alluxio, worker, tarballs).disks) >= {r.path for r in rooms}
+    assert set(desired.probe(alluxio, worker, tarballs).disks or ()) >= {r.path for r in rooms}
     there = after(desired.resources(alluxio, worker, tarballs, hosts.facts()), hosts.facts())
     there = replace(there, paths={**there.paths, state.metastore(alluxio): FOLDER})
     assert not start_workers._rooms(alluxio, [worker], tarballs, {worker.machine: there})

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from provision.alluxio.worker import desired, state
+from provision.alluxio.worker import desired, state, written
 from provision.alluxio.worker.desired import Artifacts
 from provision.host import safely
 from provision.host.diff import Change, changes
@@ -217,7 +217,7 @@ class TestPageStore:
     def _notes(self, said: str, *sizes: str) -> list[str]:
         store = PageStore(dirs=["/p1", "/p2"][: len(sizes)], sizes=list(sizes))
         alluxio, worker = one(page_store=store)
-        facts = hosts.facts(commands={"page-store": said})
+        facts = hosts.facts(commands={written.LABEL: said})
         return [p.what.partition(":")[0] for p in state.notes(alluxio, worker, facts)]
 
     def test_one_that_shrinks_is_named(self) -> None:

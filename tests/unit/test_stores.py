@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from provision.alluxio.worker import desired, state, stores
+from provision.alluxio.worker import desired, state, stores, written
 from provision.alluxio.worker.desired import MASTER_UNIT, UNIT, UNIT_PATH
 from provision.host import disks
 from provision.host.diff import changes
@@ -81,7 +81,7 @@ class TestPageStores:
     @pytest.mark.parametrize("owner", ["", "root"])
     def test_one_of_an_older_deployment(self, owner: str) -> None:
         given = f"{state.DIRS}=/d1/pages,/d2/pages\n{state.SIZES}=1GB,2GB\n"
-        facts = replace(without(installed(), "/d2"), commands={state.GIVEN: given})
+        facts = replace(without(installed(), "/d2"), commands={written.LABEL: given})
         if owner:
             seen = replace(facts.paths["/d1/pages"], owner=owner)
             facts = replace(facts, paths={**facts.paths, "/d2/pages": seen})

@@ -268,7 +268,7 @@ def fleet(tmp_path: Path) -> Iterator[LocalFleet]:
 
 
 def every(*machines: Machine) -> Mapping[Machine, Probe]:
-    return {machine: Probe(addresses=False) for machine in machines}
+    return {machine: Probe() for machine in machines}
 
 
 class TestRefused:

@@ -30,7 +30,7 @@ SHELL = frozenset(
     {
         *("", ".", ":", "[", "break", "cd", "command", "continue", "echo", "eval", "exec"),
         *("exit", "export", "false", "kill", "printf", "pwd", "read", "return", "set"),
-        *("shift", "test", "trap", "true", "umask", "wait", "x"),
+        *("shift", "test", "trap", "true", "umask", "unset", "wait", "x"),
     }
 )
 #: Asked for where they are needed, or with another way beside them.
@@ -43,6 +43,7 @@ ELSEWHERE = {
     "java": "the preflight says that there is no Java",
     "openssl": "only where the host makes its key: its own preflight",
     "restorecon": "only where SELinux is on",
+    "ss": "beside the tables below /proc/net",
     "systemd-analyze": "without it, the schedule is not known",
     "uname": "before Linux 6.1; the processor is unknown then, and refused",
 }

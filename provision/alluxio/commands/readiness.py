@@ -18,7 +18,7 @@ from provision.alluxio.commands import alluxio_cli
 from provision.alluxio.worker import desired
 from provision.errors import Problem
 from provision.host import gather
-from provision.host.facts import HostFacts, Probe
+from provision.host.facts import Command, HostFacts, Probe
 from provision.inventory import ports
 from provision.inventory.ports import Listener
 from provision.inventory.resolved import AlluxioCluster, AlluxioWorker
@@ -32,7 +32,6 @@ IN_UNIT = f"/{desired.UNIT}"
 ANSWER_SECONDS = 5
 #: Characters of a reason that are shown.
 REASON = 120
-_REFUSED, _SILENT = 3, 4  # exit codes of the question
 _STATUS = re.compile(r"HTTP/1\.[0-9] 200( |$)")
 
 
@@ -66,7 +65,11 @@ def probe(alluxio: AlluxioCluster, worker: AlluxioWorker) -> Probe:
     script = _script(worker.hostname, _asked(alluxio, worker))
     look = f"{alluxio_cli.installed(alluxio)} && echo yes || echo no"
     # The search for a port's owner begins with the processes of this probe's units.
-    return Probe(commands={INSTALLED: look, LABEL: script}, units=(desired.UNIT,), addresses=False)
+    commands = {
+        INSTALLED: Command(look, roots=True),
+        LABEL: Command(script, roots=True),
+    }
+    return Probe(commands=commands, units=(desired.UNIT,))
 
 
 def of(alluxio: AlluxioCluster, worker: AlluxioWorker, facts: HostFacts) -> Readiness:
@@ -107,45 +110,74 @@ def _asked(alluxio: AlluxioCluster, worker: AlluxioWorker) -> tuple[Listener, ..
     return tuple(x for x in ports.worker_listeners(alluxio, worker) if x.port)
 
 
+def _owners() -> str:
+    """``its PORT NAME``: whether a port's owner is the worker; otherwise it prints who it is."""
+    return f"""its() {{
+  owner=${{owners#*"${{nl}}listen $1 "}}
+  if [ "$owner" = "$owners" ]; then
+    echo "$2 error nothing listens"
+    return 1
+  fi
+  case "$owners$nl" in *"${{nl}}serves $1 {desired.UNIT}$nl"*) return 0;; esac
+  owner=${{owner%%"$nl"*}}
+  pid=${{owner%% *}}
+  [ "$pid" != 0 ] && ! grep -q "{IN_UNIT}" "/proc/$pid/cgroup" 2>/dev/null || return 0
+  echo "$2 error another process listens on it: pid $pid (${{owner#* }})"
+  return 1
+}}"""
+
+
+def _answers() -> str:
+    """A program for bash: HOSTNAME, and NAME PORT PATH of each listener. One process asks them all.
+    A worker that binds only one address is asked at that address."""
+    return f"""host=$1
+shift
+answer() {{
+  trap "" PIPE
+  exec 3<>"/dev/tcp/127.0.0.1/$2" || exec 3<>"/dev/tcp/$host/$2" || {{
+    echo "$1 error the connection is refused"
+    return
+  }}
+  [ -n "$3" ] || {{ echo "$1 connected"; return; }}
+  printf "GET %s HTTP/1.0\\r\\nHost: localhost\\r\\nConnection: close\\r\\n\\r\\n" "$3" >&3
+  IFS= read -r -n 512 line <&3 || [ -n "$line" ] || {{
+    echo "$1 error the connection is closed without an answer"
+    return
+  }}
+  cat <&3 >/dev/null # the server is not cut off
+  printf "%s answered %s\\n" "$1" "$line"
+}}
+while [ $# -gt 0 ]; do
+  exec {{said}}< <(answer "$@")
+  streams+=("$said") names+=("$1") running+=("$!")
+  shift 3
+done
+left={ANSWER_SECONDS}
+for n in "${{!names[@]}}"; do
+  if IFS= read -r -t $left -u "${{streams[n]}}" line; then
+    echo "$line"
+  elif [ $? -gt 128 ]; then
+    left=0.1 # all had the same time
+    echo "${{names[n]}} error no answer in {ANSWER_SECONDS} s"
+  else
+    echo "${{names[n]}} error the probe ended without an answer"
+  fi
+done
+kill "${{running[@]}}" 2>/dev/null
+"""
+
+
 def _script(hostname: str, listeners: Sequence[Listener]) -> str:
     """Ask all ``listeners`` at the same time, and print a line for each. This runs inside the facts
-    script, and uses its function ``listeners`` to find a port's owner. A worker that binds only one
-    address is asked at that address."""
-    host = shlex.quote(hostname)
+    script, and uses its function ``listeners`` to find a port's owner."""
     numbers = " ".join(str(x.port) for x in listeners)
-    calls = " ".join(
-        f"answer {shlex.quote(x.name)} {x.port:d} {shlex.quote(x.http_path)} &" for x in listeners
+    asked = "\n".join(
+        f'its {x.port:d} {name} && set -- "$@" {name} {x.port:d} {shlex.quote(x.http_path)}'
+        for x in listeners
+        for name in (shlex.quote(x.name),)
     )
-    return f"""
-      get() {{
-        timeout {ANSWER_SECONDS} bash -c '
-          trap "" PIPE
-          exec 3<>"/dev/tcp/$0/$1" || exit {_REFUSED}
-          [ -n "$2" ] || {{ echo connected; exit 0; }}
-          printf "GET %s HTTP/1.0\\r\\nHost: localhost\\r\\nConnection: close\\r\\n\\r\\n" "$2" >&3
-          IFS= read -r -n 512 line <&3 || [ -n "$line" ] || exit {_SILENT}
-          cat <&3 >/dev/null # the server is not cut off
-          printf "answered %s\\n" "$line"
-        ' "$@" 2>/dev/null
-      }}
-      answer() {{
-        set -- "$1" "$2" "$3" $(echo "$owners" | grep "^listen $2 ")
-        if [ -z "${{6:-}}" ]; then
-          echo "$1 error nothing listens"
-        elif [ "$6" != 0 ] && ! grep -q "{IN_UNIT}" "/proc/$6/cgroup" 2>/dev/null; then
-          echo "$1 error another process listens on it: pid $6 ($7)"
-        else
-          out=$(get 127.0.0.1 "$2" "$3"); code=$?
-          [ $code != {_REFUSED} ] || {{ out=$(get {host} "$2" "$3"); code=$?; }}
-          case $code in
-            0) echo "$1 $out";;
-            {_REFUSED}) echo "$1 error the connection is refused";;
-            {_SILENT}) echo "$1 error the connection is closed without an answer";;
-            124) echo "$1 error no answer in {ANSWER_SECONDS} s";;
-            *) echo "$1 error the probe ended with exit code $code";;
-          esac
-        fi
-      }}
-      owners=$(listeners {numbers})
-      {calls}
-      wait"""
+    return f"""{_owners()}
+owners=$nl$(listeners {numbers})
+set -- {shlex.quote(hostname)}
+{asked}
+[ $# = 1 ] || bash -c {shlex.quote(_answers())} bash "$@" 2>/dev/null"""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from urllib.parse import urlsplit
 
-from provision.alluxio.worker import java, membership_properties, membership_switch, state, stores
+from provision.alluxio.worker import java, membership_properties, state, stores
 from provision.alluxio.worker.membership_properties import ENDPOINTS
 from provision.alluxio.worker.tarball import (
     LAUNCHERS,
@@ -23,7 +23,7 @@ from provision.errors import Problem, UsageError
 from provision.etcd.api.values import Login
 from provision.host import disks
 from provision.host.effects import Effect
-from provision.host.facts import HostFacts, Probe
+from provision.host.facts import PREFLIGHT, HostFacts, Probe
 from provision.host.ownership import owner
 from provision.host.proof import Proof
 from provision.host.resources import (
@@ -399,11 +399,10 @@ def probe(alluxio: AlluxioCluster, worker: AlluxioWorker, artifacts: Artifacts) 
         ),
         commands={
             **java.probe_commands(java_home, alluxio.user),
-            **membership_switch.probe_commands(alluxio),
             **state.probe_commands(alluxio),
         },
         units=(MASTER_UNIT,) if master_on(alluxio, worker.machine) else (),
-        addresses=False,
+        kinds=PREFLIGHT,
     )
 
 

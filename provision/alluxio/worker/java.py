@@ -10,7 +10,7 @@ from provision.alluxio.worker import tarball
 from provision.artifacts import Artifact, default_cache
 from provision.errors import Problem
 from provision.host import safely
-from provision.host.facts import HostFacts
+from provision.host.facts import Command, HostFacts
 from provision.host.proof import Proof
 from provision.host.resources import File, Resource, Tree
 from provision.inventory.resolved import AlluxioCluster, AlluxioMaster, AlluxioWorker
@@ -66,15 +66,10 @@ def probe_commands(java_home: str | None, user: str) -> Mapping[str, str]:
         binary, release = (shlex.quote(f"{java_home}/{p}") for p in ("bin/java", "release"))
         # A JVM's start takes most of the time of a look at a host. Where a process of this Java
         # runs, a file with the version is enough. Any other may be for another C library.
-        known = "case $l in JAVA_VERSION=*) exit;; esac"
-        told = (
-            f"for e in /proc/[0-9]*/exe; do [ ! $e -ef {binary} ] || runs=yes; done; "
-            f'[ -z "${{runs-}}" ] || [ ! -r {release} ] || '
-            f"while read -r l; do {known}; done <{release}"
-        )
+        told = f"[ -s {release} ] && runs {binary}"
         return {
-            "java": _as_user(user, f"{told}; [ ! -x {binary} ] || {binary} -version"),
-            GLIBC: "getconf GNU_LIBC_VERSION",
+            "java": Command(_as_user(user, f"[ ! -x {binary} ] || {binary} -version"), unless=told),
+            GLIBC: Command("getconf GNU_LIBC_VERSION", roots=True, unless=f"runs {binary}"),
         }
     return {
         "java-home": 'j=$(command -v java) && j=$(readlink -f "$j") && echo "${j%/bin/java}"',

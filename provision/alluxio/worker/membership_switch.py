@@ -7,28 +7,18 @@ the old membership leaves in etcd.
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 
+from provision.alluxio.worker import written
 from provision.alluxio.worker.membership_properties import TYPE
 from provision.host.facts import HostFacts
 from provision.inventory.membership_type import MembershipType
 from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, Machine
 
 
-def probe_commands(alluxio: AlluxioCluster) -> Mapping[str, str]:
-    """The shell command that prints the membership type last written for a host's worker.
-
-    It is a command, because this tool does not read a site file with secrets.
-    """
-    site = shlex.quote(f"{alluxio.install_dir}/current/conf/alluxio-site.properties")
-    found = f'case $l in {TYPE}=*) echo "${{l#*=}}";; esac'
-    return {"membership": f"[ ! -r {site} ] || while read -r l; do {found}; done <{site}"}
-
-
 def in_force(facts: HostFacts) -> MembershipType | None:
     """The type last written for the host's worker; None without a type, or with an unknown one."""
-    said = facts.commands.get("membership", "").strip()
+    said = written.values(facts).get(TYPE, "").strip()
     return MembershipType(said) if said in list(MembershipType) else None
 
 

@@ -13,8 +13,9 @@ import re
 import shlex
 from collections.abc import Mapping
 
+from provision.alluxio.worker import written
 from provision.errors import Problem
-from provision.host.facts import HostFacts
+from provision.host.facts import Command, HostFacts
 from provision.host.proof import Proof
 from provision.host.resources import Move
 from provision.inventory import ports, sizes
@@ -24,9 +25,7 @@ from provision.inventory.resolved import AlluxioCluster, AlluxioWorker
 WORK = "alluxio.work.dir"
 METASTORE = "alluxio.dora.worker.metastore.rocksdb.dir"
 UFS_ROOT = "alluxio.dora.client.ufs.root"
-DIRS, SIZES = "alluxio.worker.page.store.dirs", "alluxio.worker.page.store.sizes"
-#: Label of the probe's command for the page stores last written for the worker.
-GIVEN = "page-store"
+DIRS, SIZES = written.DIRS, written.SIZES
 #: Free bytes that a new metastore should find. It takes some hundred bytes for each known file.
 METASTORE_ROOM = 256 << 20
 
@@ -64,16 +63,17 @@ def java_options(alluxio: AlluxioCluster, role: str, properties: Mapping[str, Sc
 
 
 def probe_commands(alluxio: AlluxioCluster) -> Mapping[str, str]:
-    """The shell commands that print the place of a worker's metastore before ``state_dir``, and the
-    page stores last written for the worker."""
+    """The shell commands that print the place of a worker's metastore before ``state_dir``, and
+    what was last written for the worker."""
     current = shlex.quote(f"{alluxio.install_dir}/current")
-    site = f"{current}/conf/alluxio-site.properties"
     return {
         # RocksDBDoraMetaStore makes DoraMeta in it.
-        "old-metastore": f"d=$(readlink -f {current}) && [ -d $d/metastore/DoraMeta ] && "
-        "echo $d/metastore || :",
-        GIVEN: f"[ ! -r {site} ] || while read -r l; do "
-        f'case $l in {DIRS}=*|{SIZES}=*) echo "$l";; esac; done <{site}',
+        "old-metastore": Command(
+            f"d=$(readlink -f {current}) && [ -d $d/metastore/DoraMeta ] && echo $d/metastore || :",
+            roots=True,
+            unless=f"[ ! -d {current}/metastore/DoraMeta ]",
+        ),
+        **written.probe_commands(alluxio),
     }
 
 
@@ -103,7 +103,7 @@ def notes(alluxio: AlluxioCluster, worker: AlluxioWorker, facts: HostFacts) -> l
     At its start a worker reads the names of its pages, and deletes the pages beyond the size
     (``LocalCacheManager.restore`` and ``addPageToDir``). If this fails, it deletes the whole store.
     """
-    before = given_stores(facts.commands.get(GIVEN, ""))
+    before = given_stores(facts)
     store = worker.page_store
     found = []
     for path, size in zip(store.dirs, store.sizes, strict=True):
@@ -124,9 +124,10 @@ def notes(alluxio: AlluxioCluster, worker: AlluxioWorker, facts: HostFacts) -> l
     return found
 
 
-def given_stores(said: str) -> dict[str, str]:
-    """The sizes by folder in the lines of a site file. Empty when they do not fit together."""
-    values = dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
+def given_stores(facts: HostFacts) -> dict[str, str]:
+    """The sizes of the page stores last written for the worker, by folder. Empty when they do not
+    fit together."""
+    values = written.values(facts)
     paths, given = values.get(DIRS, "").split(","), values.get(SIZES, "").split(",")
     good = len(paths) == len(given) and all(re.fullmatch(_SIZE, size) for size in given)
     return dict(zip(paths, given, strict=True)) if good else {}

@@ -73,7 +73,7 @@ def lost(worker: AlluxioWorker, facts: HostFacts, unit_path: str) -> dict[str, s
     if unit is None:
         return found
     # A store that was written for the worker by a version of this tool that noted no mounts.
-    before = state.given_stores(facts.commands.get(state.GIVEN, ""))
+    before = state.given_stores(facts)
     noted = disks.noted(unit)
     for path in dirs:
         here = facts.paths.get(path)

@@ -231,7 +231,7 @@ def require_workers_not_newer(run: Run, inventory: Inventory) -> None:
     from provision.host.facts import Probe
 
     if inventory.alluxio is not None:
-        probes = {w.machine: Probe(addresses=False) for w in inventory.alluxio.workers}
+        probes = {w.machine: Probe() for w in inventory.alluxio.workers}
         gather.gather_facts(run.fleet, probes)
 
 

@@ -33,7 +33,7 @@ from provision.etcd.cluster.handle import Etcd
 from provision.etcd.cluster.health import ClusterHealth
 from provision.etcd.member import desired, layout, listeners, membership_diff, recovery_marker
 from provision.host import gather
-from provision.host.facts import HostFacts, Probe
+from provision.host.facts import HostFacts, Kind, Probe, merged
 from provision.host.ownership import owner
 from provision.host.resources import File
 from provision.inventory.resolved import Established, EtcdCluster, EtcdMember, Inventory, Machine
@@ -207,7 +207,7 @@ def observe(etcd: Etcd, plans: Probes | None = None) -> Look:
     cluster = etcd.cluster
     probes = {m.machine: _probe(cluster, m) for m in cluster.members if not cluster.external}
     more = plans(etcd) if plans is not None else {}
-    probes |= {m: _with(probes[m], probe) for m, probe in more.items()}
+    probes |= {m: merged((probe, probes[m])) for m, probe in more.items()}
     with ThreadPoolExecutor(1, "guard") as pool:
         looking = pool.submit(gather.gather_facts, etcd.fleet, probes)
         asked = health.observe(etcd)
@@ -444,16 +444,8 @@ def _probe(cluster: EtcdCluster, member: EtcdMember) -> Probe:
             )
         ),
         paths=(f"{member.data_dir}/member", recovery_marker.path(member)),
-        addresses=False,
-    )
-
-
-def _with(own: Probe, plans: Probe) -> Probe:
-    """The probe for both. Each fact is asked once."""
-    return replace(
-        plans,
-        resources=(*plans.resources, *own.resources),
-        paths=tuple(dict.fromkeys((*plans.paths, *own.paths))),
+        # This tool's own CA makes certificates that are valid by every host's clock.
+        kinds=Kind.CLOCK if cluster.tls.peer or cluster.tls.client else Kind.NONE,
     )
 
 

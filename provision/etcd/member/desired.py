@@ -11,7 +11,7 @@ from provision.artifacts import Artifact
 from provision.etcd.member import backup_timer, layout, listeners, routes, start_check
 from provision.host import disks
 from provision.host.effects import Effect
-from provision.host.facts import HostFacts, Probe
+from provision.host.facts import PREFLIGHT, HostFacts, Kind, Probe
 from provision.host.ownership import owner
 from provision.host.proof import Proof
 from provision.host.resources import (
@@ -259,6 +259,7 @@ def probe(cluster: EtcdCluster, member: EtcdMember, artifact: Artifact | None) -
         paths=(f"{member.data_dir}/member", layout.database(member), layout.unfinished(member)),
         reach=[(m.address, m.peer_port) for m in others],
         resolve=[m.address for m in others if not is_ip(m.address)],
+        kinds=PREFLIGHT | Kind.ADDRESSES,
         commands={
             **key_probes(cluster, member),
             **_backups_size(cluster, member),

@@ -22,7 +22,7 @@ from provision.engine.plan import Gate, HostChanges, Plan, Step
 from provision.errors import PreflightFailed, Problem, ProvisionError, Unhealthy
 from provision.host import disks, fitness, gather, preflight, safely, unit_changes
 from provision.host.diff import Change, changes
-from provision.host.facts import HostFacts, Probe
+from provision.host.facts import PREFLIGHT, HostFacts, Probe
 from provision.host.ownership import owner
 from provision.host.resources import DataDisk, Directory, File, Link, Resource, Unit, User
 from provision.inventory import journal_folder, ports
@@ -101,7 +101,10 @@ def observe(
     tarballs = None
     with preflight.noting(problems):
         tarballs = start_workers.fetch(alluxio)
-    probes = {m.machine: _probe(alluxio, m, tarballs) if tarballs else Probe() for m in chosen}
+    probes = {
+        m.machine: _probe(alluxio, m, tarballs) if tarballs else Probe(kinds=PREFLIGHT)
+        for m in chosen
+    }
     others = [m for m in alluxio.masters if m not in chosen]
     journals = {m.machine: Probe(commands=journal.probe_commands(alluxio, m)) for m in others}
     everyone, unreachable = gather.gather_facts(fleet, {**journals, **probes})
@@ -391,6 +394,7 @@ def _probe(alluxio: AlluxioCluster, master: AlluxioMaster, artifacts: Artifacts)
             **journal.probe_commands(alluxio, master),
         },
         units=(desired.UNIT,),
+        kinds=PREFLIGHT,
     )
 
 

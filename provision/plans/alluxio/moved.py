@@ -18,7 +18,7 @@ from provision.engine.plan import Gate, HostChanges, Step
 from provision.errors import Problem
 from provision.etcd.cluster.handle import Etcd
 from provision.host import gather, unit_changes
-from provision.host.facts import HostFacts, Probe
+from provision.host.facts import HostFacts, Kind, Probe
 from provision.inventory import worker_address
 from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, Inventory, Machine
 from provision.plans.alluxio import forget_worker
@@ -183,7 +183,9 @@ def _ended(alluxio: AlluxioCluster, etcd: Etcd, moved: Sequence[Moved]) -> Gate:
 
 def _own(fleet: Fleet, asked: Collection[tuple[Moved, Registration]]) -> set[str]:
     """The workers that are registered with their own host, by its name or its address."""
-    probes = {one.worker.machine: Probe(resolve=(r.host,)) for one, r in asked}
+    probes = {
+        one.worker.machine: Probe(resolve=(r.host,), kinds=Kind.ADDRESSES) for one, r in asked
+    }
     facts, _ = gather.gather_facts(fleet, probes) if probes else ({}, [])
     found = set()
     for one, r in asked:

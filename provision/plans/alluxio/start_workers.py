@@ -28,7 +28,7 @@ from provision.errors import Problem, ProvisionError, Unhealthy
 from provision.etcd.cluster.handle import Etcd
 from provision.host import fitness, gather, preflight
 from provision.host.diff import Change, changes
-from provision.host.facts import HostFacts, Probe
+from provision.host.facts import PREFLIGHT, HostFacts, Probe
 from provision.host.resources import MARKER
 from provision.inventory import sizes
 from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, Inventory, Machine
@@ -99,7 +99,8 @@ def observe(
         with preflight.noting(problems):
             tarballs = tarballs or fetch(alluxio)
         probes = {
-            w.machine: desired.probe(alluxio, w, tarballs) if tarballs else Probe() for w in chosen
+            w.machine: desired.probe(alluxio, w, tarballs) if tarballs else Probe(kinds=PREFLIGHT)
+            for w in chosen
         }
         facts, unreachable = gather.gather_facts(etcd.fleet, probes)
         problems += unreachable

@@ -219,7 +219,7 @@ class Steps:
     def _ask_of_v2(self) -> Mapping[str, str]:
         members = self.cluster.members
         asked = {m.machine: {"v2": before_3_7.v2_requests(self.cluster, m)} for m in members}
-        probes = {machine: Probe(commands=c, addresses=False) for machine, c in asked.items()}
+        probes = {machine: Probe(commands=c) for machine, c in asked.items()}
         told = gather.require_facts(self.etcd.fleet, probes)
         return {m.name: told[m.machine].commands.get("v2", "").strip() for m in members}
 

@@ -185,7 +185,7 @@ def free_space(etcd: Etcd) -> dict[str, int]:
     """Free bytes on the disk of each member's data, by name. Hosts that do not answer are left
     out."""
     cluster = etcd.cluster
-    probes = {m.machine: Probe(disks=(m.data_dir,), addresses=False) for m in cluster.members}
+    probes = {m.machine: Probe(disks=(m.data_dir,)) for m in cluster.members}
     facts, _ = gather.gather_facts(etcd.fleet, probes)
     return {
         m.name: disk.available

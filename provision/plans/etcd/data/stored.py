@@ -284,7 +284,7 @@ def probe(cluster: EtcdCluster, member: EtcdMember) -> Probe:
             commands["run"] = f"systemctl show -p Result {backup_timer.SERVICE}"
             commands["schedule"] = schedule(backup.on_calendar)
         disks.append(backup.dir)
-    return Probe(commands=commands, disks=disks, addresses=False)
+    return Probe(commands=commands, disks=disks)
 
 
 def _each(folder: str) -> str:

@@ -154,7 +154,7 @@ def with_data(
         and m.name not in found.asked
         and desired.has_data(m, facts[m.machine])
     ]
-    probes = {m.machine: Probe(commands={_LABEL: names_in(m)}, addresses=False) for m in silent}
+    probes = {m.machine: Probe(commands={_LABEL: names_in(m)}) for m in silent}
     said = gather.gather_facts(etcd.fleet, probes)[0] if probes else {}
     names, unread, long = {*more}, [], []
     for m in silent:
