@@ -6,10 +6,11 @@ Every text leaves with the program in use in its commands (:mod:`provision.progr
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from provision import progress
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 #: Width of output to a file or a pipe: no text is cut there.
 PIPE_WIDTH = 10_000
+#: Rows of a long list that become text together.
+ROWS = 200
 
 
 def line(words: str) -> str:
@@ -76,6 +79,21 @@ def json_text(document: Any) -> str:
     if not text.isascii() or "\x7f" in text:
         text = json.dumps(document, indent=2)
     return text + "\n"
+
+
+def json_pieces(document: Any, name: str, rows: Iterable[Any]) -> Iterator[str]:
+    """The text of :func:`json_text` in pieces, for a document with one long list: the key ``name``
+    has an empty list in ``document``, and gets ``rows``. Neither rows nor text are ever whole in
+    memory."""
+    before, place, after = json_text(document).partition(f'"{name}": []')
+    indent = " " * (len(before) - before.rfind("\n") - 1)
+    rows = iter(rows)
+    begin = before + place[:-1]
+    while some := list(itertools.islice(rows, ROWS)):
+        lines = json_text(some)[1:-3]  # without the list's own brackets
+        yield begin + lines.replace("\n", f"\n{indent}")
+        begin = ","
+    yield (begin if begin != "," else f"\n{indent}") + place[-1:] + after
 
 
 def emit_json_line(document: Any) -> None:

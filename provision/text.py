@@ -47,7 +47,8 @@ def document(text: str | bytes) -> Any:
     """The JSON document in ``text``. Raises ``ValueError`` without one, also for too deep nesting
     and for numbers that are not finite: JSON has no such numbers."""
     if isinstance(text, bytes):
-        text = text.decode(json.detect_encoding(text), "surrogatepass")
+        usual = text.startswith(b'{"')  # this is JSON in UTF-8: in others, a byte is 0
+        text = text.decode("utf-8" if usual else json.detect_encoding(text), "surrogatepass")
     try:
         return _JSON.decode(text)
     except RecursionError:

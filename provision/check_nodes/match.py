@@ -32,7 +32,7 @@ class _Seen:
     host: str
     port: int
     revision: int
-    notes: list[str]
+    notes: Sequence[str]
     lease: int = 0
 
     @property
@@ -81,12 +81,11 @@ def join(
             state = State.STALE
             notes.append(_stale(expired[one.lease]))
         found.append(verdict(worker, state, one.worker_id, status, (*notes, *differing), one.known))
-    owners = {one.worker_id: name for name, one in claimed.items()}
-    by_address = {address(w): w for w in alluxio.workers}
-    by_host = {w.hostname.lower(): w for w in alluxio.workers}
-    for one in seen:
-        if one.worker_id in owners:
-            continue
+    owned = {one.worker_id for one in claimed.values()}
+    strangers = [one for one in seen if one.worker_id not in owned]
+    by_address = {address(w): w for w in alluxio.workers if strangers}
+    by_host = {w.hostname.lower(): w for w in alluxio.workers if strangers}
+    for one in strangers:
         status, differing = _compare(one, rows, asked=info is not None)
         at = by_address.get(one.address)
         notes = [_stranger(one, at, by_host.get(one.host.lower()), claimed), *one.notes]
@@ -126,6 +125,12 @@ def _ids(
         entry = live or permanent
         assert entry is not None
         registration = entry.registration
+        if live and permanent and _is_plain(worker_id, live, permanent, sharing):
+            assert isinstance(registration, Registration)
+            at = registration.host, registration.rpc_port
+            revision, lease = entry.key.mod_revision, entry.key.lease
+            found.append(_Seen(worker_id, registration, True, *at, revision, (), lease))
+            continue
         notes: list[str] = _decommissioned(live, permanent)
         if isinstance(registration, Registration):
             host, port = registration.host, registration.rpc_port
@@ -155,6 +160,22 @@ def _ids(
             )
         )
     return found
+
+
+def _is_plain(
+    worker_id: str, live: Entry, permanent: Entry, sharing: Mapping[str, dict[str, None]]
+) -> bool:
+    """Whether there is nothing to note: both keys have one value, of a member with this id alone,
+    and the live key has a lease. So it is with nearly all of thousands of workers."""
+    registration = live.registration
+    return (
+        registration is permanent.registration
+        and isinstance(registration, Registration)
+        and registration.identity == worker_id
+        and registration.state != "DECOMMISSIONED"
+        and live.key.lease != 0
+        and not (sharing and _bare(worker_id) in sharing)
+    )
 
 
 def _decommissioned(live: Entry | None, permanent: Entry | None) -> list[str]:
@@ -191,12 +212,19 @@ def _is_nameless(entry: Entry | None) -> bool:
 def _sharing(
     authorized: Mapping[str, Entry], live: Mapping[str, Entry]
 ) -> Mapping[str, dict[str, None]]:
-    """By identity, the ids of the keys whose values have it."""
+    """The identities that the values of several keys have, each with the ids of these keys."""
+    first: dict[str, str] = {}
     found: dict[str, dict[str, None]] = {}
     for entries in (authorized, live):
         for worker_id, entry in entries.items():
+            known = authorized.get(worker_id) if entries is live else None
+            if known is not None and known.registration is entry.registration:
+                continue
             if identity := _identity(entry):
-                found.setdefault(_bare(identity), {})[worker_id] = None
+                bare = _bare(identity)
+                other = first.setdefault(bare, worker_id)
+                if other != worker_id:
+                    found.setdefault(bare, {other: None})[worker_id] = None
     return found
 
 
@@ -218,8 +246,7 @@ def _identity_notes(
     for identity in dict.fromkeys(filter(None, (_identity(live), _identity(permanent)))):
         if _bare(identity) != _bare(worker_id):
             notes.append(f"its key is named {worker_id}, its value says {identity}")
-        same = sharing[_bare(identity)]
-        if len(same) > 1:
+        if (same := sharing.get(_bare(identity))) is not None:
             others = [other for other in islice(same, SHOWN + 1) if other != worker_id][:SHOWN]
             more = len(same) - 1 - len(others)
             named = ", ".join(others) + (f" and {more} more" if more else "")
@@ -249,7 +276,8 @@ def _claims(
     by_identity: dict[str, list[_Seen]] = {}
     for one in sorted(seen, key=lambda s: -s.revision):
         by_address.setdefault(one.address, []).append(one)
-        by_identity.setdefault(_bare(one.worker_id), []).append(one)
+        if identities:
+            by_identity.setdefault(_bare(one.worker_id), []).append(one)
 
     def at_address(worker: AlluxioWorker) -> list[_Seen]:
         return by_address.get(address(worker), [])

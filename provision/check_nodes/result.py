@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Literal, TypedDict
@@ -183,8 +184,9 @@ class CheckReport:
         differing = sum(n.state is not State.NOT_INSTALLED for n in noted)
         return f"{text}; {differing} with notes" if differing else text
 
-    def document(self) -> CheckDocument:
-        """The report for ``--format json``: times in seconds, sizes in bytes, UTC."""
+    def document(self, nodes: Iterable[NodeDocument] | None = None) -> CheckDocument:
+        """The report for ``--format json``: times in seconds, sizes in bytes, UTC. ``nodes``: in
+        place of :meth:`node_documents`."""
         return {
             "schema": SCHEMA,
             "cluster": self.cluster,
@@ -198,13 +200,17 @@ class CheckReport:
                 "revision": self.etcd.revision,
                 "members": [_member(m) for m in self.etcd.members],
             },
-            "alluxio": self._alluxio(),
+            "alluxio": self._alluxio([*(self.node_documents() if nodes is None else nodes)]),
             "read": None if self.read is None else self.read.document(),
             "backups": None if self.stored is None else self.stored.document(),
             "problems": [p.document() for p in self.problems],
         }
 
-    def _alluxio(self) -> AlluxioDocument | None:
+    def node_documents(self) -> Iterator[NodeDocument]:
+        """The workers of :meth:`document`."""
+        return map(_node, self.nodes)
+
+    def _alluxio(self, nodes: list[NodeDocument]) -> AlluxioDocument | None:
         if self.alluxio is None:
             return None
         info = self.info_nodes
@@ -224,22 +230,23 @@ class CheckReport:
             "info_nodes": None
             if info is None
             else {"host": info.host, "error": info.error, "seconds": round(info.seconds, 3)},
-            "nodes": [
-                {
-                    "name": n.name,
-                    "host": n.host,
-                    "port": n.port,
-                    "state": n.state.value,
-                    "ok": n.ok,
-                    "worker_id": n.worker_id,
-                    "info_nodes": n.info_nodes,
-                    "notes": list(n.notes),
-                    "registration": None if n.registration is None else n.registration.document(),
-                    "ready": n.ready,
-                }
-                for n in self.nodes
-            ],
+            "nodes": nodes,
         }
+
+
+def _node(n: NodeVerdict) -> NodeDocument:
+    return {
+        "name": n.name,
+        "host": n.host,
+        "port": n.port,
+        "state": n.state.value,
+        "ok": n.ok,
+        "worker_id": n.worker_id,
+        "info_nodes": n.info_nodes,
+        "notes": list(n.notes),
+        "registration": None if n.registration is None else n.registration.document(),
+        "ready": n.ready,
+    }
 
 
 def _member(m: MemberHealth) -> MemberDocument:

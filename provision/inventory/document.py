@@ -100,10 +100,23 @@ def locate(root: Node, path: Path) -> Mark:
     above."""
     while path:
         if (entry := find(root, path)) is not None:
-            scalar = isinstance(entry.value, Scalar) and not entry.value.is_null
-            return entry.value.mark if scalar else entry.key.mark
+            return place(entry)
         path = path[:-1]
     return root.mark
+
+
+def place(entry: Entry) -> Mark:
+    """The place of an entry's value if it is text, else of its key."""
+    scalar = isinstance(entry.value, Scalar) and not entry.value.is_null
+    return entry.value.mark if scalar else entry.key.mark
+
+
+def entries(root: Node, path: Path) -> dict[str, Entry]:
+    """The entries of the mapping at ``path``, by key; nothing without such a mapping."""
+    entry = find(root, path)
+    if entry is None or not isinstance(entry.value, Mapping):
+        return {}
+    return entry.value.entries
 
 
 def is_ranged(root: Node, path: Path) -> bool:

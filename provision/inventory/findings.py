@@ -51,6 +51,7 @@ class Findings:
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self._last: tuple[Mark, str] | None = None
         self._found: dict[tuple[Mark, str], Problem] = {}
         #: Where the text of a problem is used through an alias, by its own place and the problem.
         self._used: dict[tuple[int, int, str], dict[tuple[int, ...], None]] = {}
@@ -64,7 +65,10 @@ class Findings:
     def where(self, mark: Mark) -> str:
         """Where ``mark`` is used, as ``file:line:column``, which editors and terminals can
         follow."""
-        return ":".join(map(str, (self.name, *mark.here)))
+        # Thousands of hosts from one range have one mark.
+        if self._last is None or self._last[0] is not mark:
+            self._last = mark, ":".join(map(str, (self.name, *mark.here)))
+        return self._last[1]
 
     @property
     def errors(self) -> tuple[Problem, ...]:

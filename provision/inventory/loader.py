@@ -103,19 +103,14 @@ def _typed(root: document.Mapping, path: Path, findings: Findings) -> LoadedInve
     if file is None:
         return None
 
-    def where(group: str, hosts: str, name: str) -> str:
-        return findings.where(document.locate(root, (group, hosts, name)))
-
-    places = {f"etcd.members.{n}": where("etcd", "members", n) for n in file.etcd.members}
-    if file.alluxio is not None:
-        places |= {
-            f"alluxio.{group}.{n}": where("alluxio", group, n)
-            for group, names in (
-                ("masters", file.alluxio.masters),
-                ("workers", file.alluxio.workers),
-            )
-            for n in names
-        }
+    places = {
+        f"{group}.{hosts}.{name}": findings.where(document.place(entry))
+        for group, hosts in ranges.EXPANDED
+        for name, entry in document.entries(root, (group, hosts)).items()
+    }
+    for name in file.etcd.members:  # an external etcd's are not in the file
+        at = findings.where(document.locate(root, ("etcd", "members", name)))
+        places.setdefault(f"etcd.members.{name}", at)
     inventory = resolve(file, path, places)
     checks.check(checks.Context(file, inventory, root, findings, broken, unknown))
     return LoadedInventory(inventory, file, root, findings.warnings)

@@ -7,6 +7,7 @@ checks are in :mod:`provision.inventory.loader`.
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import unicodedata
@@ -277,6 +278,12 @@ class Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
+@functools.cache
+def _no_values() -> dict[Any, Any]:
+    """One empty mapping for thousands of workers; nobody writes in a model's mappings."""
+    return {}
+
+
 class Secret(Model):
     """A secret by reference: an environment variable or a file, never the value itself."""
 
@@ -336,6 +343,12 @@ class Ssh(Model):
         default=None, description="Passphrase of the key, when ssh-agent does not have it."
     )
     connect_timeout: float | None = Field(default=None, gt=0, le=300, description="Seconds (10).")
+
+
+@functools.cache
+def _no_ssh() -> Ssh:
+    """One for thousands of workers."""
+    return Ssh()
 
 
 class Source(Model):
@@ -575,7 +588,7 @@ class Worker(Model):
     hostname: HostName | None = Field(
         default=None, description="Name that clients connect to (host)."
     )
-    ssh: Ssh = Field(default_factory=Ssh, description="Overrides of the top-level ssh.")
+    ssh: Ssh = Field(default_factory=_no_ssh, description="Overrides of the top-level ssh.")
     rpc_port: Port | None = Field(default=None, description="Instead of alluxio.rpc_port.")
     heap: Size | None = Field(default=None, description="Instead of alluxio.heap.")
     direct_memory: Size | None = Field(
@@ -586,12 +599,15 @@ class Worker(Model):
         default=None, description="Instead of alluxio.java.home."
     )
     properties: dict[PropertyKey, Scalar] = Field(
-        default_factory=dict, description="Added to alluxio.properties; the worker's own win."
+        default_factory=_no_values,
+        description="Added to alluxio.properties; the worker's own win.",
     )
     secret_properties: dict[PropertyKey, Secret] = Field(
-        default_factory=dict, description="Added to alluxio.secret_properties."
+        default_factory=_no_values, description="Added to alluxio.secret_properties."
     )
-    env: dict[EnvName, EnvValue] = Field(default_factory=dict, description="Added to alluxio.env.")
+    env: dict[EnvName, EnvValue] = Field(
+        default_factory=_no_values, description="Added to alluxio.env."
+    )
 
 
 class Master(Model):

@@ -21,7 +21,8 @@ MAX_ENTRIES = 100_000
 
 _BRACKETS = re.compile(r"\[([^\[\]]*)\]")
 _PART = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9}))?")
-_EXPANDED = (("etcd", "members"), ("alluxio", "masters"), ("alluxio", "workers"))
+#: The mappings whose names may be ranges.
+EXPANDED = (("etcd", "members"), ("alluxio", "masters"), ("alluxio", "workers"))
 _ADDRESSES = ("host", "address", "hostname")
 
 
@@ -75,7 +76,7 @@ def expand_document(root: Mapping, findings: Findings) -> tuple[Mapping, set[Pat
     not known.
     """
     unknown: set[Path] = set()
-    for group, hosts in _EXPANDED:
+    for group, hosts in EXPANDED:
         section = root.get(group)
         entries = section.get(hosts) if isinstance(section, Mapping) else None
         if isinstance(section, Mapping) and isinstance(entries, Mapping):

@@ -317,10 +317,21 @@ def resolve(
         )
 
     def machine(host: str, own: model.Ssh, key: str) -> Machine:
-        at = shared
-        if own.model_fields_set:  # thousands of workers have no values of their own
-            fields = {f: getattr(own, f) for f in own.model_fields_set}
-            at = target(file.ssh.model_copy(update=fields))
+        if not own.model_fields_set:  # thousands of workers have no values of their own
+            return Machine(
+                host,
+                shared.user,
+                shared.port,
+                shared.key,
+                shared.known_hosts,
+                shared.jump,
+                shared.sudo_password,
+                shared.key_passphrase,
+                shared.connect_timeout,
+                where[key],
+            )
+        fields = {f: getattr(own, f) for f in own.model_fields_set}
+        at = target(file.ssh.model_copy(update=fields))
         return replace(at, host=host, where=where[key])
 
     def source(s: model.Source) -> model.Source:
@@ -334,8 +345,8 @@ def resolve(
     def secret(s: Secret) -> Secret:
         return s if s.file is None else s.model_copy(update={"file": absolute(s.file)})
 
-    def secrets(given: Mapping[str, Secret]) -> dict[str, Secret]:
-        return {name: secret(s) for name, s in given.items()}
+    def secrets(given: Mapping[str, Secret]) -> Mapping[str, Secret]:
+        return {name: secret(s) for name, s in given.items()} if given else given
 
     shared = target(file.ssh)
     e = file.etcd

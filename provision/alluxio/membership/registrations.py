@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import re
 import time
-import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, TypedDict, cast
@@ -33,6 +32,7 @@ AUTHORIZED_ROOT = "/DHT/"
 LIVE_ROOT = "/ServiceDiscovery/"
 #: Characters of a worker id that are shown; Alluxio's own have 43.
 ID_LIMIT = 200
+_UUID = re.compile(r"[0-9a-fA-F]{32}")
 
 
 class RegistrationValue(TypedDict):
@@ -407,8 +407,9 @@ def _identity(entity: Mapping[str, object]) -> str:
     version, digits = identity.get("version"), identity.get("identifier")
     if not isinstance(digits, str) or isinstance(version, bool):
         return ""
-    if version == 1 and re.fullmatch(r"[0-9a-fA-F]{32}", digits):
-        return f"worker-{uuid.UUID(digits)}"
+    if version == 1 and _UUID.fullmatch(digits):
+        d = digits.lower()
+        return f"worker-{d[:8]}-{d[8:12]}-{d[12:16]}-{d[16:20]}-{d[20:]}"
     if version == 0 and re.fullmatch(r"[0-9a-fA-F]{16}", digits):
         return f"worker-{int.from_bytes(bytes.fromhex(digits), 'big', signed=True)}"
     return f"of version {printable(str(version), 20)}: {printable(digits, 80)}"

@@ -173,11 +173,11 @@ def _show_check(
     if run.format == "table":
         table.check(seen, wide=wide, every=every)
     elif run.json:
-        _put(output, terminal.json_text(seen.document()))
+        _put(output, terminal.json_pieces(seen.document(()), "nodes", seen.node_documents()))
     else:
         from provision.check_nodes import prometheus
 
-        _put(output, prometheus.exposition(seen))
+        _put(output, [prometheus.exposition(seen)])
     return seen.exit_code
 
 
@@ -213,14 +213,14 @@ def _show_status(seen: Status, *, wide: bool, every: bool) -> None:
         out.print("", tables.Sentence(short.rest), sep="\n")
 
 
-def _put(output: str, text: str) -> None:
-    """``text`` into the file ``output``, or on stdout without one."""
+def _put(output: str, pieces: Iterable[str]) -> None:
+    """A text into the file ``output``, or on stdout without one."""
     if output:
         from provision.files import write_whole
 
-        write_whole(Path(output).expanduser(), text)
+        write_whole(Path(output).expanduser(), "".join(pieces))
     else:
-        sys.stdout.write(text)
+        sys.stdout.writelines(pieces)
 
 
 @command(help={"wide": common.WIDE})

@@ -3,26 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
 from provision.inventory import document, model
 from provision.inventory.checks.context import Context
 
 _SECRET = re.compile(r"secret|password|passwd|token|credential|accesskey", re.IGNORECASE)
-_PLACES = frozenset({"properties", "secret_properties", "env", "page_store"})
 _PLACE = re.compile(r"(file|path|dir)$", re.IGNORECASE)
-
-
-def _alluxio_maps(context: Context) -> Iterator[document.Path]:
-    """The places of properties, variables and folders: the section, and workers that have any."""
-    if context.file.alluxio is not None:
-        yield ("alluxio",)
-        for name in context.entries("alluxio", "workers"):
-            if not _PLACES.isdisjoint(context.entries("alluxio", "workers", name)):
-                yield ("alluxio", "workers", name)
-    if context.file.kubernetes is not None:
-        yield ("kubernetes",)
-        yield ("kubernetes", "worker")
 
 
 def _alluxio_source(context: Context) -> None:
@@ -88,7 +74,7 @@ def _endpoints_by_ipv6(context: Context) -> None:
 
 
 def _owned_properties(context: Context) -> None:
-    for owner in _alluxio_maps(context):
+    for owner in context.alluxio_maps:
         for field in ("properties", "secret_properties"):
             for key in context.entries(*owner, field):
                 if key in model.OWNED_PROPERTIES:
@@ -103,7 +89,7 @@ def _owned_properties(context: Context) -> None:
 
 
 def _inline_secrets(context: Context) -> None:
-    for owner in _alluxio_maps(context):
+    for owner in context.alluxio_maps:
         for key, entry in context.entries(*owner, "properties").items():
             if _looks_secret(key, entry.value):
                 context.key_error(
@@ -134,7 +120,7 @@ def _looks_secret(key: str, value: document.Node) -> bool:
 
 
 def _both_property_kinds(context: Context) -> None:
-    for owner in _alluxio_maps(context):
+    for owner in context.alluxio_maps:
         secrets = set(context.entries(*owner, "secret_properties"))
         for key in context.entries(*owner, "properties"):
             if key in secrets:
@@ -156,7 +142,7 @@ def _directories(context: Context) -> None:
         return
     state = ("alluxio", "state_dir")
     _apart(context, alluxio.state_dir, state, "alluxio", alluxio.install_dir)
-    for owner in _alluxio_maps(context):
+    for owner in context.alluxio_maps:
         _page_folders(context, (*owner, "page_store", "dirs"), alluxio.install_dir)
 
 
@@ -213,9 +199,12 @@ def _roots_folders(context: Context) -> None:
             roots.append((alluxio.java.install_dir, ("alluxio", "java", "install_dir")))
         keys = ("state_dir", "log_dir")
         owned += [(getattr(alluxio, key), ("alluxio", key)) for key in keys]
+        stores: set[int] = set()  # thousands of workers share one
         for worker in context.workers:
-            place = context.worker_path(worker.name, "page_store")
-            owned += [(folder, place) for folder in worker.page_store.dirs]
+            if id(worker.page_store) not in stores:
+                stores.add(id(worker.page_store))
+                place = context.worker_path(worker.name, "page_store")
+                owned += [(folder, place) for folder in worker.page_store.dirs]
     reported: set[tuple[str, str]] = set()
     for folder, path in roots:
         for outer, place in owned:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Set
 from dataclasses import dataclass
 
@@ -9,6 +10,8 @@ from provision.ids import Id
 from provision.inventory import document, model
 from provision.inventory.findings import Findings
 from provision.inventory.resolved import AlluxioMaster, AlluxioWorker, EtcdMember, Inventory
+
+_PLACES = frozenset({"properties", "secret_properties", "env", "page_store"})
 
 
 @dataclass(frozen=True)
@@ -52,10 +55,7 @@ class Context:
 
     def entries(self, *path: str | int) -> dict[str, document.Entry]:
         """The entries of the mapping at ``path``, by key; nothing without such a mapping."""
-        entry = document.find(self.root, path)
-        if entry is None or not isinstance(entry.value, document.Mapping):
-            return {}
-        return entry.value.entries
+        return document.entries(self.root, path)
 
     def host_path(self, group: str, hosts: str, name: str, *fields: str) -> document.Path:
         """The path of a host's value: the first of ``fields`` in the host, else in its group.
@@ -76,6 +76,21 @@ class Context:
 
     def worker_path(self, name: str, *fields: str) -> document.Path:
         return self.host_path("alluxio", "workers", name, *fields)
+
+    @functools.cached_property
+    def alluxio_maps(self) -> tuple[document.Path, ...]:
+        """The places of properties, variables and folders: the section, and workers that have
+        any."""
+        found: list[document.Path] = []
+        if self.file.alluxio is not None:
+            found.append(("alluxio",))
+            for name, entry in self.entries("alluxio", "workers").items():
+                given = entry.value.entries if isinstance(entry.value, document.Mapping) else {}
+                if not _PLACES.isdisjoint(given):
+                    found.append(("alluxio", "workers", name))
+        if self.file.kubernetes is not None:
+            found += [("kubernetes",), ("kubernetes", "worker")]
+        return tuple(found)
 
     @property
     def members(self) -> tuple[EtcdMember, ...]:
