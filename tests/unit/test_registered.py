@@ -110,6 +110,7 @@ class TestOthers:
         *found: Cluster,
         external: bool = False,
         fails: Exception | None = None,
+        cut: str = "",
     ) -> tuple[Problem, ...]:
         inventory = builders.inventory(etcd=replace(builders.etcd(), external=external))
 
@@ -117,7 +118,7 @@ class TestOthers:
             assert (asked, etcd.cluster) == (inventory, inventory.etcd)
             if fails is not None:
                 raise fails
-            return Clusters(found, True, 9)
+            return Clusters(found, True, 9, cut)
 
         monkeypatch.setattr(clusters, "look", look)
         with Fleet(1) as fleet:
@@ -154,6 +155,8 @@ class TestOthers:
         assert "keeps 2 registrations" in note.what
         none = Cluster("c", 0, 0, clusters.OURS, ())
         assert self.others(monkeypatch, live, none, external=True) == ()
+        # It is not said how many they are when not all were read.
+        assert self.others(monkeypatch, live, self.OWN, external=True, cut="more keys") == ()
 
 
 @pytest.mark.parametrize(("asked", "known"), [(0, False), (1, False), (2, True), (3, True)])

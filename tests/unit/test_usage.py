@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 from invoke.exceptions import Exit, ParseError
@@ -15,6 +17,11 @@ from provision.cli.commands import namespace
 from provision.cli.pipe import BROKEN_PIPE
 from provision.cli.program import TASKS
 from provision.cli.program import program as ours
+from provision.cli.tasks import common
+from provision.errors import UsageError
+from provision.plans.etcd import auth, deploy_etcd
+from provision.plans.etcd.members import remove_member, replace_member
+from provision.plans.etcd.state import observe
 from tests.unit.command_line import Line, lines
 from tests.unit.test_cli import into_a_closed_pipe
 
@@ -84,13 +91,52 @@ def test_who_asks_for_no_document(words: str) -> None:
 )
 def test_a_word_that_is_not_the_clusters_name(line: Line, tmp_path: Path, words: str) -> None:
     """It is refused before any host is contacted."""
-    file = tmp_path / "c.yml"
+    words += f" -i {an_inventory(tmp_path)} --other-clusters-unknown d"
+    said = "--other-clusters-unknown names the cluster, c, not 'd'"
+    refused(line, ours, words, "consent-missing", said)
+
+
+@pytest.mark.parametrize("agreed", [True, False])
+@pytest.mark.parametrize(
+    ("words", "module", "name"),
+    [
+        ("deploy-etcd", deploy_etcd, "plan"),
+        ("remove-member infra1", remove_member, "plan"),
+        ("replace-member infra1", replace_member, "plan"),
+        ("enable-auth", auth, "enable"),
+        ("disable-auth", auth, "disable"),
+    ],
+)
+def test_the_word_reaches_the_plan(
+    line: Line,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    words: str,
+    module: ModuleType,
+    name: str,
+    agreed: bool,
+) -> None:
+    given: list[bool] = []
+
+    def plan(*args: Any, **options: Any) -> None:
+        given.append(options["agreed"] if "agreed" in options else args[-1].agreed)
+        raise UsageError("seen", id="option-invalid")
+
+    monkeypatch.setattr(module, name, plan)
+    monkeypatch.setattr(common, "load_own_etcd", lambda run: run.inventory)
+    for looks in (observe, auth):
+        monkeypatch.setattr(looks, "observe", lambda *_, **__: None)
+    words += f" -i {an_inventory(tmp_path)}" + " --other-clusters-unknown c" * agreed
+    refused(line, ours, words, "option-invalid", "seen")
+    assert given == [agreed]
+
+
+def an_inventory(folder: Path) -> Path:
+    file = folder / "c.yml"
     members = ", ".join(f"infra{n}: {{host: 127.0.0.{n}, address: 10.0.0.{n}}}" for n in (1, 2, 3))
     etcd = f"{{version: 3.6.16, source: {{package: true}}, members: {{{members}}}}}"
     file.write_text(f"cluster: c\nssh: {{user: a, port: 1}}\netcd: {etcd}\n")
-    words += f" -i {file} --other-clusters-unknown d"
-    said = "--other-clusters-unknown names the cluster, c, not 'd'"
-    refused(line, ours, words, "consent-missing", said)
+    return file
 
 
 @both
