@@ -55,7 +55,8 @@ class Trial:
     package: str
 
 
-#: busybox's programs have these names, but lack this.
+#: busybox's programs have these names, but lack this. uutils 0.0.17 reads only text: its tr ends at
+#: a byte that is none, without an error, and so would hide what comes after it.
 TRIALS = (
     Trial(
         "find -printf -delete",
@@ -63,6 +64,11 @@ TRIALS = (
         _FIND,
     ),
     Trial("readlink -m", ("readlink", "-m", "/"), _COREUTILS),
+    Trial(
+        "tr of every byte",
+        ("sh", "-c", r'[ "$(printf "\377" | tr "\377" x)" = x ]'),
+        _COREUTILS,
+    ),
 )
 #: What the facts script itself tries.
 _TRIED = {

@@ -4,8 +4,8 @@ Contract. GNU's programs are this machine's. busybox's are the applets of the De
 ``busybox``: its find has no -printf and no -delete (findutils/find.c of busybox, where both are
 options of the build), its sha256sum no --status, its date no %N, its sed no -u, its setpriv no
 --reuid, and it has no getent. uutils (rust-coreutils) is two releases of Debian's
-(:mod:`tests.component.uutils`); 0.0.30 answers ``date -r`` with now (github.com/uutils/coreutils,
-issue 8621).
+(:mod:`tests.component.uutils`): 0.0.17 has a tr for text only, and is refused; 0.0.30 answers
+``date -r`` with now (github.com/uutils/coreutils, issue 8621).
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ SYSTEM = f"{os.environ['PATH']}:/usr/sbin:/sbin"
 #: root's ways through folders of others.
 SCRIPTED = ("predict", "lock", "change", "service_user_attacks", "proof", "destroy_releases")
 
+#: The releases of uutils with which nothing is changed, and what they lack.
+REFUSED = {"0.0.17": "tr of every byte"}
 #: All that start a shell, in place of these: ``tests/matrix tools``.
 EVERY = os.environ.get("ALXP_TOOLS") == "every"
 _STARTS = re.compile(r'LocalFleet|LocalSession|hosts\.(do|look|shell|run)\b|"sh"|"bash"')
@@ -174,6 +176,10 @@ def test_the_facts_are_the_same(
         with pytest.raises(PreflightFailed) as refused:
             tools.require({"infra0": changing.lacks})
         assert "findutils" in refused.value.problems[0].remedy
+    elif kind in REFUSED:
+        assert changing.lacks == (REFUSED[kind],)
+        with pytest.raises(PreflightFailed, match="hosts lack programs"):
+            tools.require({"infra0": changing.lacks})
     else:
         assert changing.lacks == ()
 
@@ -223,7 +229,7 @@ def test_the_scripts_do_the_same_under_this_shell(shell: str, tmp_path: Path) ->
     require_same(tmp_path / "bin")
 
 
-@pytest.mark.parametrize("release", uutils.RELEASES)
+@pytest.mark.parametrize("release", [r for r in uutils.RELEASES if r not in REFUSED])
 def test_the_scripts_do_the_same_with_uutils(release: str) -> None:
     require_same(uutils.programs(release))
 

@@ -24,7 +24,7 @@ def test_a_java_that_runs_is_not_started_again(runs: bool, noted: bool, tmp_path
     home = tmp_path / "jdk"
     (home / "bin").mkdir(parents=True)
     program = home / "bin/java"  # what it says to -version is an error
-    shutil.copy(shutil.which("sleep") or "/bin/sleep", program)
+    shutil.copy(shutil.which("sleep", path="/usr/bin:/bin") or "/bin/sleep", program)
     for folder in (program, home / "bin", home, *list(home.parents)[:-2]):
         folder.chmod(0o755)  # nobody asks
     if noted:

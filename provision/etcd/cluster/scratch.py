@@ -25,6 +25,7 @@ from provision.etcd.api.errors import EtcdUnreachable, Reason
 from provision.etcd.api.values import ClientTls, Endpoint
 from provision.etcd.cluster.handle import Etcd
 from provision.etcd.member import layout
+from provision.host.digest import is_digest
 from provision.inventory.model import version_tuple
 from provision.inventory.resolved import EtcdCluster, EtcdMember
 from provision.ssh.session import DEFAULT_TIMEOUT, Session, Unreachable, relay, tunnel
@@ -221,7 +222,7 @@ d={folder}
 mkdir "$d"
 trap '[ -n "$ok" ] || rm -rf "$d"' EXIT
 cat >"$d/db"
-echo "{sha256}  $d/db" | sha256sum -c >/dev/null 2>&1 || {{ echo "sha256 differs" >&2; exit 1; }}
+{is_digest("$d/db", sha256)} || {{ echo "sha256 differs" >&2; exit 1; }}
 # The folder stays root's, whose scripts write in it. etcd's user reads in it, and writes in "own".
 mkdir "$d/own"
 chown {user}: "$d/own"

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from provision.artifacts import Artifact
 from provision.host import former_owner, predict, safely, selinux, tool_version
 from provision.host.diff import Change, Resource
+from provision.host.digest import is_digest
 from provision.host.facts import STATE_FOLDER, HostFacts, Look, Place, restart_mark
 from provision.host.proof import Proof
 from provision.tar_reader import OWN_NAMES
@@ -164,7 +165,7 @@ t=$(mktemp -d "$base/.incoming.XXXXXX")
 trap 'rm -rf "$t"' EXIT HUP TERM INT
 chmod 755 "$t"
 cat >"$t/tarball"
-echo "{digest}  $t/tarball" | sha256sum -c >/dev/null 2>&1 || {{
+{is_digest("$t/tarball", digest)} || {{
   echo "sha256 differs after the upload" >&2
   exit 1
 }}

@@ -33,6 +33,7 @@ from provision.etcd.member.backups import STAMP
 from provision.etcd.member.recovery_marker import RecoveryMarker
 from provision.host import disks, gather, listing, safely
 from provision.host.diff import Change
+from provision.host.digest import is_digest
 from provision.host.effects import Effect
 from provision.host.facts import HostFacts, Probe
 from provision.host.ownership import owner
@@ -446,7 +447,7 @@ def _send(etcd: Etcd, observed: RestoreState, members: list[EtcdMember]) -> None
         script = (
             f"umask 077; t=$(mktemp {path}.XXXXXX); trap 'rm -f \"$t\"' EXIT\n"
             f'cat >"$t"\n'
-            f'echo "{observed.sha256}  $t" | sha256sum -c >/dev/null 2>&1 || '
+            f"{is_digest('$t', observed.sha256)} || "
             "{ echo sha256 differs after the upload >&2; exit 1; }\n"
             f'sync -f "$t"; mv -f "$t" {path}'
         )
