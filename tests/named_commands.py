@@ -40,7 +40,7 @@ NO_ERROR = (
     "; alarms are still on: invoke disarm-alarms",
     "let your CA sign them, then invoke import-certs",
     "invoke deploy-etcd, or rotate-certs on a running cluster, puts them to use",
-    "nothing is left to edit; next: invoke trust-hosts",
+    "nothing is left to edit; next: invoke",
     "# `invoke list-clusters` shows the names",
     "# Made from lists of hosts.",
     "#   invoke deploy-etcd --inventory X --dry-run",

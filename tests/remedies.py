@@ -189,7 +189,7 @@ REMEDIES: dict[str, Row | NoRow] = {
     ),
     "ansible-not-carried-over": Row(
         _unit("ansible_read", "groups_in_a_circle"),
-        named=("import-ansible --to",),
+        named=("import-ansible --to", "trust-hosts"),
         why=_EDIT,
     ),
     "argument-missing": Row(

@@ -256,7 +256,7 @@ class _Reader:
         elif low == "stricthostkeychecking" or value == "/dev/null":
             if value.lower() not in ("yes", "true"):
                 what = f"{key}={value} is not converted: host keys are always checked"
-                self._findings.warning(var.where, what, "put the hosts into known_hosts first")
+                self._findings.warning(var.where, what, "add their keys: invoke trust-hosts")
         elif low in known:
             ssh[known[low]] = value
         elif not _HARMLESS.fullmatch(key):

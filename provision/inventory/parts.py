@@ -75,12 +75,14 @@ def head(parts: Parts, *, shared: bool = False) -> list[Line]:
 
 def etcd_release(parts: Parts) -> list[Line]:
     """etcd's version and source, inside its section."""
-    return _release("  ", parts.etcd, "3.6.16", "etcd-v3.6.16-linux-amd64.tar.gz", "--etcd-tarball")
+    usual = ("3.6.16", "etcd-v3.6.16-linux-amd64.tar.gz")
+    return _release(parts, parts.etcd, *usual, "--etcd-tarball")
 
 
 def alluxio_release(parts: Parts) -> list[Line]:
     """Alluxio's version, source, Java and under store, inside its section."""
-    lines = _release("  ", parts.alluxio, '"313"', "alluxio-313-bin.tar.gz", "--alluxio-tarball")
+    usual = ('"313"', "alluxio-313-bin.tar.gz")
+    lines = _release(parts, parts.alluxio, *usual, "--alluxio-tarball")
     if isinstance(parts.java, Tarball):
         lines += [("  java:", ""), ("    source:", ""), *_source("      ", parts.java, "--java")]
     elif parts.java:
@@ -118,16 +120,17 @@ def scalar(value: str) -> str:
 
 
 def _release(
-    indent: str, given: Tarball | None, version: str, name: str, option: str
+    parts: Parts, given: Tarball | None, version: str, name: str, option: str
 ) -> list[Line]:
     if given is None:
-        about = f"{indent}# The release and its tarball, relative to this file's folder. {EDIT}"
-        source = f"{indent}source: {{path: {name}, sha256: file:SHA256SUMS}}"
-        return [(about, ""), (f"{indent}version: {version}", ""), (source, "")]
+        about = "  # The release and its tarball, relative to this file's folder."
+        about += " Pods need no tarball." if parts.kubernetes else f" {EDIT}"
+        source = f"  source: {{path: {name}, sha256: file:SHA256SUMS}}"
+        return [(about, ""), (f"  version: {version}", ""), (source, "")]
     return [
-        (f"{indent}version: {json.dumps(given.version)}", option),
-        (f"{indent}source:", ""),
-        *_source(indent + "  ", given, option),
+        (f"  version: {json.dumps(given.version)}", option),
+        ("  source:", ""),
+        *_source("    ", given, option),
     ]
 
 

@@ -56,6 +56,7 @@ def test_kubernetes(tmp_path: Path) -> None:
         with Reader("README.md", COMPONENT, first, tools, **helm.environment) as reader:
             said = reader.types(PODS)
         assert "helm upgrade --install alluxio CHART --dependency-update" in said
+        assert "nothing is left to edit; next: alluxio-provision render-helm" in said
         values = ("--values", first / "values.yaml")
         seen = helm.manifests("alluxio", chart, "--dependency-update", *values)
     assert seen["Deployment", "alluxio-worker"]["spec"]["replicas"] == 4

@@ -159,7 +159,7 @@ def init_inventory(
         document["to_edit"] = to_edit(made.text)
         document["tarballs"] = [one.document() for one in read]
         counts = f"{made.members} members, {made.workers} workers"
-        done = f"wrote {path}: {counts}; {_then(made.text, path)}"
+        done = f"wrote {path}: {counts}; {_then(made.text, path, kubernetes)}"
     if run.json:
         terminal.emit_json(document)
     else:
@@ -175,13 +175,14 @@ def _of(path: str) -> str:
     return "" if path == usual else f" --inventory {shlex.quote(path)}"
 
 
-def _then(text: str, path: str) -> str:
+def _then(text: str, path: str, pods: bool) -> str:
     """What is next with the inventory ``text`` in ``path``."""
     from provision.inventory.parts import to_edit
 
     if to_edit(text):
         return f"edit what says EDIT, then invoke show-inventory{_of(path)}"
-    return f"nothing is left to edit; next: invoke trust-hosts{_of(path)}"
+    task = "render-helm --to values.yaml" if pods else "trust-hosts"
+    return f"nothing is left to edit; next: invoke {task}{_of(path)}"
 
 
 @command(
@@ -239,7 +240,7 @@ def import_ansible(
         workers = f", {made.workers} workers of {made.groups[1]}" if made.groups[1] else ""
         terminal.say(
             f"wrote {to}: {made.members} members of {made.groups[0]}{workers}; "
-            f"{_then(made.text, to)}"
+            f"{_then(made.text, to, kubernetes)}"
         )
     return 0
 
