@@ -302,6 +302,7 @@ def _recorded(
     except UsageError as error:
         _say_error(error, error.exit_code, json=run.json)
         return error.exit_code
+    run.debug = True
     code = ProvisionError.exit_code  # for an error that --traceback shows
     with Screen():
         try:

@@ -56,7 +56,8 @@ class Run:
     changed: bool = False
     #: Whether a dry run's plan has any change.
     drifted: bool = False
-    #: For --debug: the plans that were made, and the end of the run.
+    #: For --debug: whether it was given, the plans that were made, and the end of the run.
+    debug: bool = False
     plans: list[Plan] = field(default_factory=list)
     error: BaseException | None = None
     #: The hosts that --allow-unreachable does without.
@@ -68,6 +69,7 @@ class Run:
     told_before: set[tuple[str, ...]] = field(default_factory=set)
     passwords: Passwords | None = None
     _loaded: LoadedInventory | None = field(default=None, init=False)
+    _inventory: Inventory | None = field(default=None, init=False)
     _fleet: Fleet | None = field(default=None, init=False)
     _etcd: Etcd | None = field(default=None, init=False)
 
@@ -100,7 +102,13 @@ class Run:
 
     @property
     def inventory(self) -> Inventory:
-        return self.loaded.inventory
+        return self._inventory or self.loaded.inventory
+
+    def drop_file(self) -> None:
+        """Keep of the inventory's file what it declares, without positions: they take 1 kB for each
+        of thousands of workers. --debug needs them at the end."""
+        if not self.debug:
+            self._inventory, self._loaded = self.inventory, None
 
     @property
     def fleet(self) -> Fleet:

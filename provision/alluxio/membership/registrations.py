@@ -10,6 +10,7 @@ there is only the second key. Values of the first 30x releases are read, too
 from __future__ import annotations
 
 import re
+import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -150,14 +151,14 @@ def parse(worker_id: str, value: bytes) -> Registration | UnknownRegistration:
                 rpc_port=rpc_port,
                 data_port=_port(address.get("DataPort")),
                 web_port=_port(address.get("WebPort")),
-                state=printable(str(entity.get("State", "")), 40),
+                state=sys.intern(printable(str(entity.get("State", "")), 40)),
                 generation=generation if isinstance(generation, int) else -1,
                 container_host=_text(address.get("ContainerHost"), 255),
                 secure_rpc_port=_port(address.get("SecureRpcPort")),
                 netty_data_port=_port(address.get("NettyDataPort")),
                 domain_socket=_text(address.get("DomainSocketPath"), 1000),
                 http_port=_port(address.get("HttpServerPort")),
-                identity=_identity(entity),
+                identity=worker_id if (own := _identity(entity)) == worker_id else own,
             )
     except (ValueError, KeyError, TypeError, AttributeError):
         pass
@@ -184,8 +185,10 @@ def read(client: EtcdClient, cluster: str, *, partial: bool = False) -> Registra
     ``partial``, for a view, the result has what was read, and says what is missing.
     """
     authorized, live = authorized_prefix(cluster), live_prefix(cluster)
-    first = _scan(client, authorized, 0, partial)
-    second = _scan(client, live, first.revision, partial)
+    # A worker has the same value in both keys: it is kept once.
+    values: dict[bytes, bytes] = {}
+    first = _scan(client, authorized, 0, partial, values)
+    second = _scan(client, live, first.revision, partial, values)
     known = entries(authorized, first.keys, {})
     cut = [
         f"below {printable(prefix, ID_LIMIT)}: {scan.cut}"
@@ -197,11 +200,15 @@ def read(client: EtcdClient, cluster: str, *, partial: bool = False) -> Registra
     )
 
 
-def _scan(client: EtcdClient, prefix: str, revision: int, partial: bool) -> paging.Scan:
-    if not partial:
-        return paging.Scan(*client.range(prefix, revision=revision))
+def _scan(
+    client: EtcdClient, prefix: str, revision: int, partial: bool, values: dict[bytes, bytes]
+) -> paging.Scan:
     start = prefix.encode()
-    return client.scan(start, after(start), revision=revision)
+    if not partial:
+        return paging.Scan(
+            *client.interval(start, after(start), revision=revision, values=values)
+        )
+    return client.scan(start, after(start), revision=revision, values=values)
 
 
 def missing(cut: str) -> Problem | None:

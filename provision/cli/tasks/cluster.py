@@ -100,6 +100,7 @@ def check_nodes(
         inventory, _ = common.load_alluxio(run)
     else:
         inventory = common.load(run)
+    run.drop_file()
     if watch:
         etcd = run.etcd(inventory.etcd)
         looks = check_nodes.watch(inventory, etcd, interval, nodes_timeout=nodes_timeout)

@@ -337,10 +337,16 @@ class EtcdClient:
         limit: int | None = None,
         revision: int = 0,
         page: int = paging.PAGE,
+        values: dict[bytes, bytes] | None = None,
     ) -> tuple[int, list[KeyValue]]:
         """As :meth:`range`, for the keys from ``start`` up to ``end``, without ``end``."""
         found = self.scan(
-            start, end, keys_only=keys_only, limit=limit, revision=revision, page=page
+            *(start, end),
+            keys_only=keys_only,
+            limit=limit,
+            revision=revision,
+            page=page,
+            values=values,
         )
         if found.cut:
             raise EtcdTooMuch(self.endpoint, f"below {printable(start, 120)}: {found.cut}")
@@ -355,8 +361,13 @@ class EtcdClient:
         limit: int | None = None,
         revision: int = 0,
         page: int = paging.PAGE,
+        values: dict[bytes, bytes] | None = None,
     ) -> paging.Scan:
-        """As :meth:`interval`; what is larger than the bounds is cut, and the result says so."""
+        """As :meth:`interval`; what is larger than the bounds is cut, and the result says so.
+
+        ``values``: the values of this and of other reads, by themselves; a value that is there is
+        not kept a second time.
+        """
 
         def ask(start: bytes, count: int, revision: int, keys_only: bool) -> paging.Page:
             request = self._lib.pb.RangeRequest(
@@ -372,6 +383,8 @@ class EtcdClient:
             except EtcdTooMuch:
                 raise paging.TooLarge from None
             keys = [_key_value(kv) for kv in answer.kvs]
+            if values is not None:
+                keys = [kv._replace(value=values.setdefault(kv.value, kv.value)) for kv in keys]
             return paging.Page(keys, answer.more, answer.header.revision)
 
         try:
@@ -777,7 +790,9 @@ def _lease_time(answer: Any) -> LeaseTime:
 
 
 def _key_value(kv: Any) -> KeyValue:
-    return KeyValue(kv.key, kv.value, kv.lease, kv.mod_revision, kv.create_revision, kv.version)
+    version, modified = kv.version, kv.mod_revision
+    created = modified if version == 1 else kv.create_revision
+    return KeyValue(kv.key, kv.value, kv.lease, modified, created, version)
 
 
 def _bytes(text: str | bytes) -> bytes:
