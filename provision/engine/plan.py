@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol, TypedDict
 
 from provision import artifacts, progress
+from provision.engine.affected import AffectedDocument
 from provision.engine.guards import Guard
 from provision.errors import ChangeFailed, Problem, ProblemDocument, ProvisionError
 from provision.host.diff import (
@@ -34,7 +35,7 @@ from provision.text import printable_lines
 
 if TYPE_CHECKING:
     from provision.engine import audit
-    from provision.engine.affected import Affected, AffectedDocument
+    from provision.engine.affected import Affected
 
 #: Tarball bytes per second that even the slowest host hashes and unpacks.
 UNPACK_BYTES_PER_SECOND = 5e6

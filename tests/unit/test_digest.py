@@ -11,6 +11,7 @@ import pytest
 from provision.host.digest import is_digest
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("same", [True, False])
 @pytest.mark.parametrize("checks", [True, False])
 def test_the_file_has_the_digest(
@@ -29,6 +30,7 @@ def test_the_file_has_the_digest(
     assert (done.returncode, done.stdout) == ((0, "on\n") if same else (3, ""))
 
 
+@pytest.mark.process
 def test_a_file_that_is_not_there_has_none(tmp_path: Path) -> None:
     script = f"{is_digest(f'{tmp_path}/none', 'a' * 64)} || exit 3"
     assert subprocess.run(["sh", "-c", script], capture_output=True).returncode == 3

@@ -52,6 +52,7 @@ def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+@pytest.mark.process
 def test_the_inventory_needs_no_edit(folder: Path) -> None:
     (folder / "SHA256SUMS").write_text(f"{digest(folder / ETCD)}  {ETCD}\n")
     options = ("--etcd-tarball", ETCD, "--alluxio-tarball", ALLUXIO, "--java", JDK)
@@ -83,6 +84,7 @@ def test_the_inventory_needs_no_edit(folder: Path) -> None:
     }
 
 
+@pytest.mark.process
 def test_from_ansible(folder: Path) -> None:
     (folder / "hosts").write_text("[etcd]\na\nb\nc\n[workers]\nw1\n")
     options = ("--etcd-tarball", ETCD, "--alluxio-tarball", ALLUXIO, "--ufs", "s3://b/p")

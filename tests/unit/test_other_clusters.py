@@ -237,6 +237,7 @@ def test_the_names_in_the_data_of_a_host(tmp_path: Path, unreadable: str, gone: 
     assert lines == ([] if unreadable else [*names, "end of clusters"])
 
 
+@pytest.mark.process
 def test_a_host_lists_no_more_names_than_count(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

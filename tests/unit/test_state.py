@@ -178,6 +178,7 @@ def test_it_is_taken_out_of_a_tree_that_is_replaced(
     assert _moved(tmp_path)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("runs", [True, False])
 def test_nothing_is_stopped_before_the_new_programs_have_answered(
     runs: bool, systemctl: dict[str, str], tmp_path: Path
@@ -196,6 +197,7 @@ def test_nothing_is_stopped_before_the_new_programs_have_answered(
         assert Path(move.source).exists()
 
 
+@pytest.mark.process
 def test_a_tree_that_is_replaced_answers_before_its_worker_is_stopped(
     systemctl: dict[str, str], tmp_path: Path
 ) -> None:

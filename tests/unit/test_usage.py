@@ -123,7 +123,7 @@ def test_the_word_reaches_the_plan(
         raise UsageError("seen", id="option-invalid")
 
     monkeypatch.setattr(module, name, plan)
-    monkeypatch.setattr(common, "load_own_etcd", lambda run: run.inventory)
+    monkeypatch.setattr(common, "load_own_etcd", lambda run, *_, **__: run.inventory)
     for looks in (observe, auth):
         monkeypatch.setattr(looks, "observe", lambda *_, **__: None)
     words += f" -i {an_inventory(tmp_path)}" + " --other-clusters-unknown c" * agreed

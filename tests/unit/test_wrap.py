@@ -73,6 +73,7 @@ def _on_80_columns(*words: str, cwd: Path) -> list[str]:
     return seen.decode().replace("\r", "").splitlines()
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     "words",
     [
