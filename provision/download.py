@@ -34,6 +34,11 @@ def opened(url: str, timeout: float) -> Iterator[HTTPResponse]:
         yield answer
 
 
+#: Bytes of one read. Python from 3.14 on would read 128 KiB, and the headers would have their end
+#: before they are counted.
+_BUFFER = 8192
+
+
 class _Budget:
     """What a server may still send: at first headers, then a tarball."""
 
@@ -90,7 +95,7 @@ def _opener(budget: _Budget) -> OpenerDirector:
 
     def response(*given: Any, **options: Any) -> HTTPResponse:
         made = HTTPResponse(*given, **options)
-        made.fp = io.BufferedReader(_Counted(made.fp.detach(), budget))
+        made.fp = io.BufferedReader(_Counted(made.fp.detach(), budget), _BUFFER)
         return made
 
     def counted(connection: HTTPConnection) -> HTTPConnection:

@@ -229,7 +229,9 @@ class TestUrl:
         with endless(line, 1 << 16 if fast else 1) as (url, sent):
             what = refused(Source(url=url, sha256=SHA), tmp_path)
         if fast:
-            assert "the server's headers have more than 16 kB" in what
+            # Python from 3.14.10 on counts answers such as 100 itself.
+            of_python = "got more than 100 interim responses" in what
+            assert "the server's headers have more than 16 kB" in what or of_python
         else:
             assert "the server's headers have no end in 0.001 s" in what
         assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
@@ -257,7 +259,9 @@ class TestUrl:
         monkeypatch.setattr(bounds, "TARBALL", 1 << 16)
         start = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n"
         with endless(b"X: y\r\n", 1 << 12, start) as (url, _):
-            assert "it has more than 66 kB" in refused(Source(url=url, sha256=SHA), tmp_path)
+            what = refused(Source(url=url, sha256=SHA), tmp_path)
+        # Python from 3.14.10 on counts them itself.
+        assert "it has more than 66 kB" in what or "got more than 100 trailers" in what
 
     @pytest.mark.process
     def test_a_redirect(self, serve: Callable[[Serve], str], tmp_path: Path) -> None:
