@@ -1,6 +1,6 @@
 """Lines for a narrow screen, broken between words only.
 
-The name of the program and its task are one word: a command that is read at a line's end is whole.
+A command is one word, with its options: who copies it from the screen gets all of it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,14 @@ from typing import IO
 #: Spaces before the lines after the first.
 INDENT = 2
 _ITEM = re.compile(r" *[-*] ")
-_BREAK = re.compile(r"(?<!\binvoke)(?<!\balluxio-provision) ")
+#: A program, its task or first word, options with their values, and what looks like a path, a
+#: number or a placeholder.
+_COMMAND = re.compile(
+    r"\b(?:invoke|alluxio-provision|ssh-keygen|ssh-add|chmod|systemctl|sysctl|helm|kubectl)"
+    r"(?: [a-z][a-z-]*)?(?: -[^\s,;)]+(?: (?!-)[^\s,;)]+)?| [\d/~'\"\[A-Z][^\s,;)]*)*"
+)
+#: Stands for a space that no line breaks; texts for a screen have no such character.
+_KEPT = "\0"
 
 
 def span(words: str) -> int:
@@ -26,7 +33,8 @@ def span(words: str) -> int:
 
 def unbroken(words: str) -> list[str]:
     """What no line breaks."""
-    return _BREAK.split(words)
+    kept = _COMMAND.sub(lambda found: found[0].replace(" ", _KEPT), words)
+    return [word.replace(_KEPT, " ") for word in kept.split(" ")]
 
 
 def wrapped(words: str, width: int) -> list[str]:

@@ -345,7 +345,7 @@ def _rendered(
         "",
         "# How hosts are reached. What is unset comes from ~/.ssh/config. Host keys are checked,",
         "# always. A login that is not root needs sudo (sudo_password if sudo asks).",
-        *([_mapping("ssh", common)] if common else ["# ssh: {user: deploy}"]),
+        _ssh(common, ask_sudo=given.ask_sudo),
         "",
         "etcd:",
         *(line for line, _ in parts.etcd_release(given)),
@@ -363,6 +363,12 @@ def _rendered(
             *(_host_line(entry, common) for entry in others),
         ]
     return "\n".join([*lines, *(line for line, _ in parts.kubernetes(given))]) + "\n"
+
+
+def _ssh(common: Mapping[str, str], *, ask_sudo: bool) -> str:
+    settings = [f"{key}: {scalar(text)}" for key, text in common.items()]
+    settings += [parts.ASK_SUDO] if ask_sudo else []
+    return f"ssh: {{{', '.join(settings)}}}" if settings else "# ssh: {user: deploy}"
 
 
 def _host_line(entry: Entry, common: Mapping[str, str], *, member: bool = False) -> str:

@@ -40,6 +40,7 @@ class Given:
     ufs: str = ""
     cluster: str = ""
     kubernetes: bool = False
+    ask_sudo: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +105,8 @@ def read(given: Given) -> tuple[Parts, Sequence[Read]]:
         ids = {problem.id for problem in problems}
         id = problems[0].id if len(ids) == 1 else "option-invalid"
         raise UsageError("no inventory was written", problems, id=id)
-    parts = Parts(given.cluster, etcd, alluxio, java, given.ufs, given.kubernetes)
-    return parts, found
+    said = (given.ufs, given.kubernetes, given.ask_sudo)
+    return Parts(given.cluster, etcd, alluxio, java, *said), found
 
 
 #: The release in a tarball; "" for one that is not named. With what is wrong with it.

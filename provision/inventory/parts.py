@@ -28,7 +28,8 @@ class Tarball:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """None or "": not said. ``java``: a JDK's tarball, or JAVA_HOME on the hosts."""
+    """None or "": not said. ``java``: a JDK's tarball, or JAVA_HOME on the hosts. ``ask_sudo``:
+    sudo wants a password."""
 
     cluster: str = ""
     etcd: Tarball | None = None
@@ -36,6 +37,7 @@ class Parts:
     java: Tarball | str = ""
     ufs: str = ""
     kubernetes: bool = False
+    ask_sudo: bool = False
 
 
 def without_hosts(parts: Parts, *, members: bool, workers: bool) -> list[Problem]:
@@ -71,6 +73,10 @@ def head(parts: Parts, *, shared: bool = False) -> list[Line]:
         lines.append(("# `invoke list-clusters` shows the names that are taken in this etcd.", ""))
     name = scalar(parts.cluster) if parts.cluster else "DefaultAlluxioCluster"
     return [*lines, (f"cluster: {name}", "--cluster" if parts.cluster else "")]
+
+
+#: The setting of ``ssh`` for :attr:`Parts.ask_sudo`.
+ASK_SUDO = "sudo_password: {ask: true}"
 
 
 def etcd_release(parts: Parts) -> list[Line]:

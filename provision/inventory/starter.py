@@ -211,6 +211,8 @@ def _lines(
         "jump": answers.jump,
     }
     ssh_lines = [(f"  {key}: {scalar(text)}", f"--{key}") for key, text in ssh.items() if text]
+    if given.ask_sudo:
+        ssh_lines.append((f"  {parts.ASK_SUDO}", "--ask-sudo"))
     lines: list[Line] = [
         ("# Made from lists of hosts. `invoke init-inventory FILE`, without a list of hosts,", ""),
         ("# writes an example with every key.", ""),

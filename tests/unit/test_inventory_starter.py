@@ -196,12 +196,15 @@ def test_with_all_that_a_cluster_needs_nothing_is_left_to_edit(tmp_path: Path) -
 
 
 def test_java_of_the_hosts_and_pods(tmp_path: Path) -> None:
-    parts = Parts(java="/usr/lib/jvm/11", kubernetes=True, ufs="s3://b/p")
+    parts = Parts(java="/usr/lib/jvm/11", kubernetes=True, ufs="s3://b/p", ask_sudo=True)
     path = tmp_path / "made.yml"
     path.write_text(starter(Answers(etcd="a,b,c", workers="w[1-4]"), parts).text)
     found = loader.read(path).inventory
     assert found.alluxio is not None
     assert found.alluxio.java.home == "/usr/lib/jvm/11"
+    password = found.etcd.members[0].machine.sudo_password
+    assert password is not None
+    assert password.ask
     assert found.kubernetes is not None
     assert (found.kubernetes.workers, found.kubernetes.etcd_replicas) == (4, 3)
 

@@ -88,9 +88,11 @@ def test_the_inventory_needs_no_edit(folder: Path) -> None:
 def test_from_ansible(folder: Path) -> None:
     (folder / "hosts").write_text("[etcd]\na\nb\nc\n[workers]\nw1\n")
     options = ("--etcd-tarball", ETCD, "--alluxio-tarball", ALLUXIO, "--ufs", "s3://b/p")
-    done = run("alluxio-provision", "import-ansible", "hosts", *options, cwd=folder)
+    done = run("alluxio-provision", "import-ansible", "hosts", *options, "--ask-sudo", cwd=folder)
     assert done.stdout.endswith("nothing is left to edit; next: alluxio-provision trust-hosts\n")
-    assert "EDIT" not in (folder / "inventory" / "inventory.yml").read_text()
+    text = (folder / "inventory" / "inventory.yml").read_text()
+    assert "EDIT" not in text
+    assert "\nssh: {sudo_password: {ask: true}}\n" in text
     (folder / "hosts").write_text("[etcd]\na\nb\nc\n")
     none = ("hosts", "--to", "x.yml", "--ufs", "s3://b/p")
     done = run("alluxio-provision", "import-ansible", *none, cwd=folder)

@@ -112,8 +112,8 @@ def test_a_bundle_has_the_wheels_of_the_lock_file_and_no_others(tmp_path: Path) 
 
 def test_the_documents_name_this_version() -> None:
     readme = (REPO / "README.md").read_text(encoding="utf-8")
-    named = set(re.findall(r"alluxio-provision-(\d+\.\d+\.\d+)-linux", readme))
-    assert named == {provision.__version__}
+    named = re.findall(r"alluxio[-_]provision-(\d+\.\d+\.\d+)-(linux|py3)", readme)
+    assert set(named) == {(provision.__version__, kind) for kind in ("linux", "py3")}
     changes = (REPO / "CHANGELOG.md").read_text(encoding="utf-8")
     assert re.search(rf"^## {re.escape(provision.__version__)} - \d{{4}}-\d\d-\d\d$", changes, re.M)
 

@@ -27,6 +27,20 @@ LONG = "x" * 90
         ("run it: invoke deploy-etcd", ["run it:", "  invoke deploy-etcd"]),
         ("a alluxio-provision status b", ["a", "  alluxio-provision status", "  b"]),
         ("", [""]),
+        (
+            "(if so: ssh-keygen -R alpha -f /a/b, then invoke trust-hosts)",
+            ["(if so:", "  ssh-keygen -R alpha -f /a/b,", "  then", "  invoke trust-hosts)"],
+        ),
+        (
+            "run invoke restart-workers 'w[1-2]' -i a.yml; then chmod 600 /x y",
+            [
+                "run",
+                "  invoke restart-workers 'w[1-2]' -i a.yml;",
+                "  then",
+                "  chmod 600 /x",
+                "  y",
+            ],
+        ),
     ],
 )
 def test_hanging(text: str, lines: list[str]) -> None:

@@ -84,6 +84,7 @@ def explain(run: Run, id: str) -> int:
 
 #: Of init-inventory and import-ansible: with all of them that a cluster needs, the file is ready.
 _PARTS = {
+    "ask_sudo": "sudo wants a password on the hosts: ask for it once a run.",
     "etcd_tarball": "etcd's tarball on this machine, under the publisher's name.",
     "alluxio_tarball": "Alluxio's tarball on this machine.",
     "java": "A JDK's tarball for the workers, or JAVA_HOME on their hosts; else the hosts' own.",
@@ -127,6 +128,7 @@ def init_inventory(
     ufs: str = "",
     cluster: str = "",
     kubernetes: bool = False,
+    ask_sudo: bool = False,
 ) -> int:
     """Write an inventory to start from: of the hosts that are named, or a commented example.
 
@@ -139,10 +141,8 @@ def init_inventory(
     from provision.inventory.parts import Parts, to_edit
     from provision.inventory.starter import Answers, starter
 
-    asked = tarballs.Given(
-        Path(path), etcd_tarball, alluxio_tarball, java, ufs, cluster, kubernetes
-    )
-    parts, read = tarballs.read(asked)
+    options = (etcd_tarball, alluxio_tarball, java, ufs, cluster, kubernetes, ask_sudo)
+    parts, read = tarballs.read(tarballs.Given(Path(path), *options))
     answers = Answers(etcd, endpoints, workers, user, port, key, jump)
     document: InitInventoryDocument = {
         "schema": "alluxio-provision/init-inventory/1",
@@ -208,6 +208,7 @@ def import_ansible(
     ufs: str = "",
     cluster: str = "",
     kubernetes: bool = False,
+    ask_sudo: bool = False,
 ) -> int:
     """Make an inventory from an Ansible inventory. Lists templates and vaults, guesses none."""
     from provision import terminal
@@ -216,8 +217,8 @@ def import_ansible(
     from provision.inventory.example import write_new
     from provision.inventory.parts import to_edit
 
-    asked = tarballs.Given(Path(to), etcd_tarball, alluxio_tarball, java, ufs, cluster, kubernetes)
-    parts, read = tarballs.read(asked)
+    options = (etcd_tarball, alluxio_tarball, java, ufs, cluster, kubernetes, ask_sudo)
+    parts, read = tarballs.read(tarballs.Given(Path(to), *options))
     made = convert(Path(file), Path(to), etcd_group, worker_group, parts)
     write_new(Path(to), made.text)
     console.problems(made.warnings)
