@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol, TypedDict
 
 from provision import artifacts, progress
-from provision.engine.affected import AffectedDocument
+from provision.engine.affected import Affected, AffectedDocument, affected
 from provision.engine.guards import Guard
 from provision.errors import ChangeFailed, Problem, ProblemDocument, ProvisionError
 from provision.host.diff import (
@@ -35,7 +35,6 @@ from provision.text import printable_lines
 
 if TYPE_CHECKING:
     from provision.engine import audit
-    from provision.engine.affected import Affected
 
 #: Tarball bytes per second that even the slowest host hashes and unpacks.
 UNPACK_BYTES_PER_SECOND = 5e6
@@ -169,8 +168,6 @@ class Plan:
     def affected(self) -> tuple[Affected, ...]:
         """The services that the plan stops or restarts. A plan that disturbs a member of etcd locks
         every member."""
-        from provision.engine.affected import affected
-
         return affected(self.steps, len({*self.guards}))
 
     @property

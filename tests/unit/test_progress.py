@@ -444,6 +444,7 @@ EXEMPT = {
     ("ssh/proxy.py", "Proxied.__init__"): "it does not wait",
     ("ssh/proxy.py", "Proxied.close"): "the proxy is killed",
     ("ssh/session.py", "Session._exec"): "its callers say it",
+    ("ssh/session.py", "Fleet.begin"): "it does not wait",
     ("ssh/session.py", "Held.close"): "the end of a run's locks says it",
     ("ssh/session.py", "_forward"): "in the background",
     ("ssh/session.py", "_pour"): "a part of a session's call",
