@@ -258,7 +258,7 @@ paths() { # paths PATH… / FOLDER…: looks at these, and at all folders on the
   if [ $# -gt 0 ]; then
     echo "data $total"
     cat -- "$@"
-    echo
+    printf '\n@@%s\n' "$mark"
   fi
   for line in $alone; do
     who=${line%%"|"*} path=${line#*"|"}
