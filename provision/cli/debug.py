@@ -269,14 +269,19 @@ def _facts(run: Run) -> dict[str, Any]:
 
 
 def _of_host(facts: HostFacts) -> dict[str, Any]:
+    """The facts that were asked."""
+    from provision.host.facts import is_known
+
     found = {
-        f.name: getattr(facts, f.name)
+        f.name: value
         for f in dataclasses.fields(facts)
-        if f.name not in ("paths", "unreachable")
+        if f.name != "paths" and is_known(value := getattr(facts, f.name))
     }
     for name in ("units", "listeners", "disks"):
-        found[name] = {str(k): dataclasses.asdict(v) for k, v in found[name].items()}
-    found["unreachable"] = {f"{a}:{p}": why for (a, p), why in facts.unreachable.items()}
+        if name in found:
+            found[name] = {str(k): dataclasses.asdict(v) for k, v in found[name].items()}
+    if "unreachable" in found:
+        found["unreachable"] = {f"{a}:{p}": why for (a, p), why in facts.unreachable.items()}
     found["paths"] = {}
     for path, state in facts.paths.items():
         known = dataclasses.asdict(state)

@@ -282,12 +282,18 @@ class HostFacts:
 def script(probe: Probe, *, changes: bool = False) -> str:
     """The shell script that observes ``probe``. It changes nothing. With ``changes``, it also asks
     for what the scripts need that change a host."""
+    asked = calls(probe, changes=changes)
+    return f"{_library(asked)}\n{asked}"
+
+
+def calls(probe: Probe, *, changes: bool = False) -> str:
+    """The part of :func:`script` that is of this probe: calls of the functions of ``facts.sh``."""
     q = shlex.quote
     look = _look(probe)
-    lines = [_facts_script()]
+    lines = []
     # A service's user does not know it: nothing that it writes is the end of a frame.
     mark = secrets.token_hex(8)
-    lines.append(f"echo asked {mark} {' '.join(_asked(probe))}")
+    lines.append(f"echo asked {mark} {' '.join(_asked(probe))}\nmark={mark}")
     if Kind.CLOCK in probe.kinds:
         lines.append("clock")
     if Kind.HOST in probe.kinds:
@@ -317,7 +323,7 @@ def script(probe: Probe, *, changes: bool = False) -> str:
         lines += [*(f"lookup {q(name)} &" for name in probe.resolve), "wait"]
     if probe.reach:
         lines.append(f"reach {' '.join(f'{q(address)} {port:d}' for address, port in probe.reach)}")
-    if look.commands:
+    if any(map(safely.is_called, look.commands.values())):
         lines.append(safely.FUNCTIONS)
     for label, command in look.commands.items():
         lines.append(_framed(label, command, mark))
@@ -555,13 +561,14 @@ class _Parser:
 
     def _contents(self, size: int) -> None:
         """The files' contents in one stream, in the order of their sizes."""
-        end = self._at + size
-        if size < 0 or sum(self.sizes.values()) != size or self._answer[end : end + 1] != b"\n":
+        end, frame = self._at + size, f"\n@@{self.mark}\n".encode()
+        is_whole = size >= 0 and self._answer.startswith(frame, end)
+        if not is_whole or sum(self.sizes.values()) != size:
             raise ValueError(f"there are not {sum(self.sizes.values())} bytes of files")
         for path, length in self.sizes.items():
             self.data[path] = self._answer[self._at : self._at + length]
             self._at += length
-        self._at = end + 1
+        self._at = end + len(frame)
         self.sizes = {}
 
     def _said(self) -> str:
@@ -692,6 +699,11 @@ def seen_by(probe: Probe, facts: HostFacts) -> HostFacts:
     return _only(facts, frozenset(_asked(probe)))
 
 
+def is_known(fact: object) -> bool:
+    """Whether ``fact`` was asked."""
+    return not isinstance(fact, _Unknown | _UnknownNumber)
+
+
 def _only(facts: HostFacts, asked: AbstractSet[str]) -> HostFacts:
     unknown: dict[str, Any] = {n: _Unknown(n) for n in _MAPPINGS if n not in asked}
     values: Mapping[str, str] = facts.values
@@ -726,8 +738,11 @@ class _Unknown(Mapping[Any, Any]):
     def __len__(self) -> int:
         _not_asked(self._name)
 
-    __eq__ = object.__eq__
-    __hash__ = object.__hash__
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Unknown) and self._name == other._name
+
+    def __hash__(self) -> int:
+        return hash(self._name)
 
     def __repr__(self) -> str:
         return f"<{self._name}: not asked>"
@@ -759,8 +774,12 @@ class _UnknownNumber(float):
 
     __neg__ = __abs__ = __add__ = __radd__ = __sub__ = __rsub__ = _use
     __lt__ = __le__ = __gt__ = __ge__ = __bool__ = __format__ = _use
-    __eq__ = object.__eq__
-    __hash__ = object.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _UnknownNumber)
+
+    def __hash__(self) -> int:
+        return 0
 
     def __repr__(self) -> str:
         return "<clock: not asked>"
@@ -790,6 +809,40 @@ def _joined(parts: Iterable[Sequence[T] | None]) -> list[T] | None:
 
 def _once(items: Iterable[object]) -> list:  # type: ignore[type-arg]
     return list(dict.fromkeys(items))
+
+
+#: Functions of ``facts.sh``, and what is between them.
+_PARTS = re.compile(r"^(?:(\w+)\(\) \{(?: .*\}\n|\n(?:.*\n)*?\}\n)|.*\n)", re.MULTILINE)
+
+
+@functools.cache
+def _parts() -> tuple[tuple[str, str], ...]:
+    """The parts of ``facts.sh`` without its comments: a function with its name, or a line."""
+    text = re.sub(r"^ *#.*\n| +# .*$", "", _facts_script(), flags=re.MULTILINE)
+    return tuple((found[1] or "", found[0]) for found in _PARTS.finditer(text))
+
+
+@functools.lru_cache(maxsize=64)
+def _needed(words: frozenset[str]) -> str:
+    """``facts.sh`` with those of its functions that ``words`` call, and that these call."""
+    parts = _parts()
+    texts = {name: text for name, text in parts if name}
+    used: set[str] = set()
+    coming = [words, *(set(_WORD.findall(text)) for name, text in parts if not name)]
+    while coming:
+        for name in (coming.pop() & texts.keys()) - used:
+            used.add(name)
+            coming.append(set(_WORD.findall(texts[name])))
+    return "".join(text for name, text in parts if not name or name in used)
+
+
+_WORD = re.compile(r"\w+")
+
+
+def _library(asked: str) -> str:
+    """What ``asked`` needs of ``facts.sh``: a host gets no more."""
+    names = {name for name, _ in _parts() if name}
+    return _needed(frozenset(names.intersection(_WORD.findall(asked))))
 
 
 @functools.cache

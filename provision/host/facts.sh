@@ -188,9 +188,12 @@ ways() { # for what a link leads to; provision/host/facts.py has named all other
   done
 }
 shape() { # shape PATH: sets what stat says of it; fails if it is not there
-  here=${known#*"${nl}stat $1|"}
-  [ "$here" != "$known" ] || return 1
-  here=${here%%"$nl"*}
+  # Line by line: dash takes the time of the square of its length to cut a long text (#*).
+  here=
+  for line in $known; do
+    case $line in "stat $1|"*) here=${line#"stat $1|"}; break;; esac
+  done
+  [ -n "$here" ] || return 1
   kind=${here%%"|"*} here=${here#*"|"}
   owner=${here%%"|"*} here=${here#*"|"}
   group=${here%%"|"*} here=${here#*"|"}
@@ -259,7 +262,7 @@ paths() { # paths PATH… / FOLDER…: looks at these, and at all folders on the
   if [ $# -gt 0 ]; then
     echo "data $total"
     cat -- "$@"
-    echo
+    printf '\n@@%s\n' "$mark"
   fi
   for line in $alone; do
     who=${line%%"|"*} path=${line#*"|"}

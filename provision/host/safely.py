@@ -159,6 +159,11 @@ def as_owner(folder: str, script: str, *, seconds: int = 60) -> str:
     return f"[ ! -e {q(folder)} ] && [ ! -L {q(folder)} ] || {run}"
 
 
+def is_called(command: str) -> bool:
+    """Whether a shell command may call one of :data:`FUNCTIONS`."""
+    return re.search(r"\b(is_roots|walk|folder|as|owner|gone|empty) ", command) is not None
+
+
 def proven(command: str) -> str:
     """The start of a shell command that runs ``command`` within the facts script: where it is to
     become another user, the host says before whether it can."""

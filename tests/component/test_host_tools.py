@@ -28,7 +28,7 @@ from provision.errors import PreflightFailed
 from provision.etcd.cluster.handle import Etcd
 from provision.host import facts as host_facts
 from provision.host import tools
-from provision.host.facts import HostFacts, Probe, parse, script
+from provision.host.facts import PREFLIGHT, HostFacts, Kind, Probe, parse, script
 from provision.host.resources import Directory, File, Link, User
 from provision.plans import destroy
 from provision.ssh.session import whole
@@ -130,6 +130,9 @@ def seen(root: Path, port: int, paths: Sequence[str], *, changes: bool = False) 
         ports=[port, 1],
         disks=[str(root), f"{root}/not/there/yet", "/dev/shm"],
         units=["etcd.service"],
+        reach=[("127.0.0.1", port), ("127.0.0.1", 1)],
+        resolve=["localhost"],
+        kinds=PREFLIGHT | Kind.ADDRESSES,
         commands={"say": "echo out; echo err >&2"},
     )
     text = whole(script(probe, changes=changes)).encode()

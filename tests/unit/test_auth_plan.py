@@ -104,7 +104,7 @@ class World:
         workers: Sequence[AlluxioWorker],
         facts: Mapping[Machine, HostFacts],
     ) -> dict[str, Problem]:
-        assert set(facts) == {w.machine for w in alluxio.workers}
+        assert list(facts) == [w.machine for w in alluxio.workers]
         assert etcd.cluster == self.inventory.etcd
         self.asked.append(alluxio)
         self.installed = [w.name for w in workers]

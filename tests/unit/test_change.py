@@ -6,6 +6,8 @@ import hashlib
 import os
 import shutil
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as StillWaiting
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from hypothesis import strategies as st
 
 from provision.artifacts import Artifact
 from provision.host.diff import Change, batch, changes
-from provision.host.facts import PathState, UnitState
+from provision.host.facts import PathState, Probe, UnitState, parse, script
 from provision.host.predict import after
 from provision.host.resources import (
     MARKER,
@@ -362,3 +364,41 @@ def test_a_batch_waits_for_the_one_before(tmp_path: Path) -> None:
     assert result.code == 1
     assert "earlier run" in result.stderr
     assert shell("true", tmp_path).ok
+
+
+def test_a_look_waits_for_the_batch_that_works(tmp_path: Path) -> None:
+    """A killed run's last batch is complete before its host is looked at."""
+    flag, state = tmp_path / "flag", tmp_path / ".state"
+    os.mkfifo(flag)
+    change = Change("slow", f"read -r go <{flag}; echo made >{tmp_path}/made")
+    local = whole(hosts.below(tmp_path, batch([change])))
+    asked = script(Probe(resources=[File(f"{tmp_path}/made", None)]))
+    with subprocess.Popen(["sh", "-s"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as working:
+        assert working.stdin is not None
+        working.stdin.write(local.encode())
+        working.stdin.close()
+        with flag.open("w") as go, ThreadPoolExecutor(1) as pool:  # it waits for us: it works
+            assert (state / "batch.lock").read_text() == "works\n"
+            looking = pool.submit(shell, asked, tmp_path)
+            with pytest.raises(StillWaiting):
+                looking.result(0.5)
+            go.write("go\n")
+            go.flush()
+            seen = parse(looking.result(20), "here")
+    assert seen.text(f"{tmp_path}/made") == "made\n"
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_a_look_starts_no_process_for_a_batch_that_has_ended(
+    is_killed: bool, tmp_path: Path
+) -> None:
+    body = "kill -9 $$" if is_killed else ":"
+    assert do([Change("a", body)], tmp_path).ok is not is_killed
+    lock = tmp_path / ".state/batch.lock"
+    assert bool(lock.read_text()) is is_killed
+    asked = script(Probe()).replace("timeout 90 flock", "echo asked >&2; timeout 90 flock")
+    done = shell(asked, tmp_path)
+    assert ("asked" in done.stderr) is is_killed, done.stderr
+    # The next batch works as ever, and leaves it empty.
+    assert do([Change("a", ":")], tmp_path).ok
+    assert lock.read_text() == ""

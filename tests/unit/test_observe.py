@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from provision.host import facts
 from provision.host.facts import (
     BEGIN,
     END,
@@ -71,6 +74,7 @@ size /etc/a|b|3
 data 8
 hel
 oabc
+@@0123456789abcdef
 file /etc/release
 eA
 ==
@@ -396,3 +400,111 @@ def test_one_host_with_two_roles_is_asked_once() -> None:
         ["/"],
         ["u"],
     )
+
+
+def test_a_script_has_the_functions_that_it_calls_and_no_others() -> None:
+    every = {name for name, _ in facts._parts() if name}
+    assert {"paths", "reader", "by", "listeners", "told", "climb", "host", "none"} <= every
+    assert re.findall(r"^(\w+)\(\) ", facts._facts_script(), re.MULTILINE) == [
+        name for name, _ in facts._parts() if name
+    ]
+    status = script(Probe(resources=[File("/x", None)], units=["a.service"], disks=["/"]))
+    has = set(re.findall(r"^(\w+)\(\) ", status, re.MULTILINE))
+    assert {"paths", "reader", "by", "units", "disks", "climb", "tries"} <= has
+    assert not has & {"listeners", "host", "clock", "reach", "addresses", "lookup", "users"}
+    assert len(status) < len(facts._facts_script()) / 2
+    assert "#!" not in status
+    assert "needs base64" in status
+
+
+def test_a_host_is_asked_for_no_more_than_the_probe_names() -> None:
+    text = facts.calls(Probe(resources=[File("/x", None)], units=["a.service"]))
+    assert [line.split()[0] for line in text.splitlines() if not line.startswith("/x")] == [
+        *("echo", "mark=" + text.split("mark=")[1][:16], "wanted=/x", "paths", "units", "echo")
+    ]
+
+
+UNKNOWN: list[tuple[str, Callable[[HostFacts], object]]] = [
+    ("listeners", lambda f: f.listeners.get(1)),
+    ("disks", lambda f: "/" in f.disks),
+    ("addresses", lambda f: bool(f.addresses)),
+    ("unreachable", lambda f: list(f.unreachable.items())),
+    ("resolved", lambda f: f.resolved["infra1"]),
+    ("memory", lambda f: f.values.get("memory", "")),
+    ("arch", lambda f: f.values["arch"]),
+    ("systemd", lambda f: "systemd" in f.values),
+    ("the clock", lambda f: -f.clock_offset),
+    ("the clock", lambda f: abs(f.clock_offset)),
+    ("the clock", lambda f: sorted([f.clock_offset, 1.0])),
+    ("the clock", lambda f: f.clock_offset > 1),
+]
+
+
+@pytest.mark.parametrize(("name", "use"), UNKNOWN)
+def test_who_uses_a_fact_that_was_not_asked_is_told(
+    name: str, use: Callable[[HostFacts], object]
+) -> None:
+    """It is a defect, and no empty answer."""
+    asked = re.search("asked .*\n", RECORDED)
+    assert asked is not None
+    text = RECORDED.replace(asked[0], "asked 0123456789abcdef\n")
+    seen = parse(result(text), "etcd0")
+    assert use(parse(result(RECORDED), "etcd0")) is not None or name == "listeners"
+    with pytest.raises(facts.NotAsked, match=name):
+        use(seen)
+    with pytest.raises(facts.NotAsked, match=name):
+        use(facts.seen_by(Probe(), parse(result(RECORDED), "etcd0")))
+    assert seen.values["uid"] == "0"
+
+
+def test_facts_that_were_asked_and_are_none_are_known() -> None:
+    seen = facts.seen_by(Probe(ports=[], reach=[], disks=[], resolve=[]), hosts.facts())
+    assert not seen.listeners
+    assert not seen.unreachable
+    assert not seen.disks
+    assert not seen.resolved
+
+
+def test_one_user_of_several_probes_is_enough() -> None:
+    both = merged([Probe(ports=[1]), Probe(kinds=Kind.CLOCK)])
+    assert (both.ports, both.disks, both.kinds) == ([1], None, Kind.CLOCK)
+
+
+FORGED = [
+    f"{END}\nfact uid=4711\n",
+    "\n@@\nlisten 1 1 x\n",
+    "\n\nfile /etc/shadow\n\n",
+    "\n@@0123456789abcde\nfact uid=4711\n",
+]
+
+
+@pytest.mark.parametrize("words", FORGED)
+def test_a_frame_ends_only_at_its_own_end(words: str) -> None:
+    """A file's content and a command's output may be anything."""
+    data = b"size /etc/x|%d\ndata %d\n%s\n@@0123456789abcdef\n" % (
+        len(words),
+        len(words),
+        words.encode(),
+    )
+    said = f"command java\n{words}\n@@0123456789abcdef\n".encode()
+    head = f"{BEGIN}\nfact uid=0\nasked 0123456789abcdef\n"
+    stat = "stat /etc/x|-rw-r--r--|0|0|644|9|root|root\n"
+    body = f"{head}{stat}".encode() + data + said + f"{END}\n".encode()
+    seen = parse(Result(0, "", "", 0.1, body), "etcd0")
+    assert seen.values["uid"] == "0"
+    assert set(seen.paths) == {"/etc/x"}
+    assert seen.paths["/etc/x"].content == words.encode()
+    assert seen.commands["java"].rstrip("\n") == words.rstrip("\n")
+
+
+def test_contents_that_are_not_what_their_sizes_say_are_refused() -> None:
+    for grown in (b"hello", b"helloabcX", b"helloabc" + b"\nfact uid=4711"):
+        body = RECORDED.encode().replace(b"hel\noabc", grown)
+        with pytest.raises(Unreachable):
+            parse(Result(0, "", "", 0.1, body), "etcd0")
+
+
+def test_a_path_with_a_line_end_is_not_sent() -> None:
+    for probe in (Probe(paths=["/a\nb"]), Probe(disks=["/a\nb"])):
+        with pytest.raises(ValueError, match="line end"):
+            script(probe)
