@@ -205,9 +205,7 @@ def _scan(
 ) -> paging.Scan:
     start = prefix.encode()
     if not partial:
-        return paging.Scan(
-            *client.interval(start, after(start), revision=revision, values=values)
-        )
+        return paging.Scan(*client.interval(start, after(start), revision=revision, values=values))
     return client.scan(start, after(start), revision=revision, values=values)
 
 
