@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import unicodedata
@@ -81,7 +82,10 @@ def _finite(text: str) -> float:
     return value if math.isfinite(value) else _refuse(text)
 
 
-_JSON = json.JSONDecoder(parse_constant=_refuse, parse_float=_finite)
+#: Thousands of workers' values have the same few numbers: each is kept once.
+_whole = functools.lru_cache(1024)(int)
+
+_JSON = json.JSONDecoder(parse_constant=_refuse, parse_float=_finite, parse_int=_whole)
 
 
 def _shown(c: str) -> bool:

@@ -58,7 +58,7 @@ def test_pages_shrink_and_grow_again() -> None:
     store = Store(keys, 64 << 20)
     found = paging.read(store, b"a", b"b")
     assert found == (5, keys, "")
-    assert store.asked < 60
+    assert store.asked < 200 + 20  # each large value has a page of its own
 
 
 def test_a_limit_is_no_cut() -> None:

@@ -382,9 +382,7 @@ class EtcdClient:
                 answer = self._call(self._kv.Range, request)
             except EtcdTooMuch:
                 raise paging.TooLarge from None
-            keys = [_key_value(kv) for kv in answer.kvs]
-            if values is not None:
-                keys = [kv._replace(value=values.setdefault(kv.value, kv.value)) for kv in keys]
+            keys = [_key_value(kv, values) for kv in answer.kvs]
             return paging.Page(keys, answer.more, answer.header.revision)
 
         try:
@@ -789,10 +787,12 @@ def _lease_time(answer: Any) -> LeaseTime:
     return LeaseTime(int(answer.TTL), int(answer.grantedTTL), tuple(answer.keys))
 
 
-def _key_value(kv: Any) -> KeyValue:
-    version, modified = kv.version, kv.mod_revision
+def _key_value(kv: Any, values: dict[bytes, bytes] | None = None) -> KeyValue:
+    value, version, modified = kv.value, kv.version, kv.mod_revision
+    if values is not None:
+        value = values.setdefault(value, value)
     created = modified if version == 1 else kv.create_revision
-    return KeyValue(kv.key, kv.value, kv.lease, modified, created, version)
+    return KeyValue(kv.key, value, kv.lease, modified, created, version)
 
 
 def _bytes(text: str | bytes) -> bytes:
