@@ -101,6 +101,7 @@ Id = Literal[
     "lock-lost",
     "lock-unavailable",
     "locked",
+    "logins-slow",
     "master-no-primary",
     "master-not-answering",
     "member-count",

@@ -925,6 +925,11 @@ REMEDIES: dict[str, Row | NoRow] = {
         end="the second run has done its part",
         named=("audit",),
     ),
+    "logins-slow": Row(
+        _unit("auth_plan", "more_workers_than_etcd_can_log_in_are_restarted_in_groups"),
+        named=("deploy-etcd", "enable-auth --dry-run"),
+        why="cheaper logins only save time: the plan works with both",
+    ),
     "master-no-primary": Row(
         _component("masters", "all_listen_and_none_is_the_primary"),
         named=(

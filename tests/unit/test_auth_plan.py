@@ -27,9 +27,15 @@ from provision.host.ownership import KEY
 from provision.host.predict import after
 from provision.inventory.membership_type import MembershipType
 from provision.inventory.model import AlluxioEtcd, EtcdAuth, Secret
-from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, Inventory, Machine
+from provision.inventory.resolved import (
+    AlluxioCluster,
+    AlluxioWorker,
+    EtcdCluster,
+    Inventory,
+    Machine,
+)
 from provision.plans.alluxio import moved, start_workers
-from provision.plans.etcd import auth
+from provision.plans.etcd import auth, logins
 from provision.plans.etcd.auth import AuthState
 from provision.plans.etcd.state.other_clusters import Others
 from provision.ssh.session import Fleet
@@ -179,6 +185,55 @@ def called(plan: Plan, number: int, world: World) -> list[tuple[object, ...]]:
     for call in plan.steps[number].calls:
         call.do()
     return world.etcd.changes()
+
+
+def test_more_workers_than_etcd_can_log_in_are_restarted_in_groups(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not world.enable().notes
+    world.alluxio = builders.alluxio(etcd_login=world.login, failure_detection_timeout=4)
+    monkeypatch.setattr(logins, "SECONDS", 2.0)
+    plan = world.enable()
+    assert [s.title for s in plan.steps[2:]] == [
+        "turn authentication on",
+        "restart w1",
+        "restart w2",
+    ]
+    (note,) = plan.notes
+    assert note.id == "logins-slow"
+    assert note.severity == "warning"
+    members = len(world.inventory.etcd.members)
+    assert f"some {2 * 2 / members:.0f} s of a core" in note.what
+    assert "a lease lasts 4 s: they are restarted in groups of 1" in note.what
+
+
+class TestLogins:
+    def cluster(self, *costs: object) -> EtcdCluster:
+        cluster = builders.etcd()
+        member = cluster.members[0]
+        made = [
+            replace(member, settings={} if c is None else {"bcrypt-cost": c})  # type: ignore[dict-item]
+            for c in costs
+        ]
+        return replace(cluster, members=tuple(made))
+
+    def test_each_step_of_the_cost_doubles_the_time(self) -> None:
+        assert logins.seconds(self.cluster(None, None, None), 3000) == pytest.approx(100)
+        assert logins.seconds(self.cluster(12, 12, 12), 3000) == pytest.approx(400)
+        assert logins.seconds(self.cluster(6, 6, 6), 4800) == pytest.approx(10)
+        assert logins.seconds(self.cluster(None), 1) == pytest.approx(0.1)
+
+    def test_the_slowest_member_counts_and_what_bcrypt_does_not_have_is_etcds_default(self) -> None:
+        for costs in ((4, None), (4, 10), (4, 3), (4, 32), (4, "4"), (4, 99)):
+            assert logins.seconds(self.cluster(*costs), 2) == pytest.approx(0.1)
+
+    def test_a_quarter_of_a_lease_is_for_logins(self) -> None:
+        alluxio = builders.alluxio(failure_detection_timeout=120)
+        assert logins.together(self.cluster(None, None, None), alluxio) == 900
+        short = builders.alluxio(failure_detection_timeout=1)
+        assert logins.together(self.cluster(14), short) == 1
+        assert logins.note(self.cluster(None, None, None), alluxio, 900) is None
+        assert logins.note(self.cluster(None, None, None), alluxio, 901) is not None
 
 
 class TestEnable:

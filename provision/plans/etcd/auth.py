@@ -7,7 +7,8 @@ Alluxio 313 asks for. Alluxio lists both prefixes without a slash at the end: wi
 
 While authentication is off, 313 cannot join with a login. While it is on, 313 cannot keep its lease
 without a login (both tried). So the workers' files are written first, then etcd is switched, and
-then all workers are restarted together. When a worker's restart comes after the end of its lease
+then all workers are restarted together, or in groups if etcd would take too long for their logins
+(:mod:`logins`). When a worker's restart comes after the end of its lease
 (``alluxio.failure_detection_timeout``), the worker is offline for others.
 """
 
@@ -35,6 +36,7 @@ from provision.inventory.etcd_releases import State
 from provision.inventory.model import AlluxioEtcd
 from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, Inventory
 from provision.plans.alluxio import moved, start_workers
+from provision.plans.etcd import logins
 from provision.plans.etcd.state import other_clusters
 from provision.plans.etcd.state.other_clusters import Harm, Others
 
@@ -119,8 +121,12 @@ def enable(
         steps.append(Step("give the workers their login", tuple(written)))
     if not seen.enabled:
         steps.append(_switch(etcd, "on", lambda client: client.auth_enable()))
-    # Restart all workers together: without their login they can no longer keep their leases alive.
-    steps += _restarts(inventory, etcd, restarted, len(restarted))
+    # All workers together, or as many as etcd can log in: without their login they can no longer
+    # keep their leases alive.
+    if (alluxio := inventory.alluxio) is not None and restarted:
+        if (slow := logins.note(cluster, alluxio, len(restarted))) is not None:
+            notes = (*notes, slow)
+        steps += _restarts(inventory, etcd, restarted, logins.together(cluster, alluxio))
     return replace(_plan("enable-auth", inventory, steps), notes=notes)
 
 
