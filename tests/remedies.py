@@ -926,7 +926,7 @@ REMEDIES: dict[str, Row | NoRow] = {
         named=("audit",),
     ),
     "logins-slow": Row(
-        _unit("auth_plan", "more_workers_than_etcd_can_log_in_are_restarted_in_groups"),
+        _unit("auth_plan", "no_more_workers_restart_at_a_time_than_etcd_can_log_in"),
         named=("deploy-etcd", "enable-auth --dry-run"),
         why="cheaper logins only save time: the plan works with both",
     ),

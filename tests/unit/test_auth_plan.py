@@ -187,24 +187,21 @@ def called(plan: Plan, number: int, world: World) -> list[tuple[object, ...]]:
     return world.etcd.changes()
 
 
-def test_more_workers_than_etcd_can_log_in_are_restarted_in_groups(
+def test_no_more_workers_restart_at_a_time_than_etcd_can_log_in(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert not world.enable().notes
-    world.alluxio = builders.alluxio(etcd_login=world.login, failure_detection_timeout=4)
-    monkeypatch.setattr(logins, "SECONDS", 2.0)
     plan = world.enable()
-    assert [s.title for s in plan.steps[2:]] == [
-        "turn authentication on",
-        "restart w1",
-        "restart w2",
-    ]
+    assert not plan.notes
+    assert plan.steps[-1].at_once == world.inventory.parallel
+    monkeypatch.setattr(logins, "SECONDS", 2.0 * len(world.inventory.etcd.members))
+    plan = world.enable()
+    assert [s.title for s in plan.steps[2:]] == ["turn authentication on", "restart w1 and 1 more"]
+    assert plan.steps[-1].at_once == 1
     (note,) = plan.notes
     assert note.id == "logins-slow"
     assert note.severity == "warning"
-    members = len(world.inventory.etcd.members)
-    assert f"some {2 * 2 / members:.0f} s of a core" in note.what
-    assert "a lease lasts 4 s: they are restarted in groups of 1" in note.what
+    assert note.what.startswith("2 workers log in again, at most 1 at a time; with bcrypt-cost 10 ")
+    assert "takes every member some 4 s of a core, and a lease lasts 120 s" in note.what
 
 
 class TestLogins:
@@ -227,13 +224,23 @@ class TestLogins:
         for costs in ((4, None), (4, 10), (4, 3), (4, 32), (4, "4"), (4, 99)):
             assert logins.seconds(self.cluster(*costs), 2) == pytest.approx(0.1)
 
-    def test_a_quarter_of_a_lease_is_for_logins(self) -> None:
-        alluxio = builders.alluxio(failure_detection_timeout=120)
-        assert logins.together(self.cluster(None, None, None), alluxio) == 900
+    def test_together_they_take_three_seconds_or_a_quarter_of_a_lease(self) -> None:
+        three = self.cluster(None, None, None)
+        assert logins.together(three, builders.alluxio(failure_detection_timeout=120)) == 90
+        assert logins.together(three, builders.alluxio(failure_detection_timeout=4)) == 30
         short = builders.alluxio(failure_detection_timeout=1)
         assert logins.together(self.cluster(14), short) == 1
-        assert logins.note(self.cluster(None, None, None), alluxio, 900) is None
-        assert logins.note(self.cluster(None, None, None), alluxio, 901) is not None
+
+    def test_the_note(self) -> None:
+        three, alluxio = self.cluster(None, None, None), builders.alluxio()
+        assert logins.note(three, alluxio, 900, 20) is None
+        assert logins.note(three, alluxio, 90, 500) is None
+        fewer = logins.note(three, alluxio, 91, 500)
+        assert fewer is not None
+        assert "at most 90 at a time" in fewer.what
+        long = logins.note(three, alluxio, 901, 20)
+        assert long is not None
+        assert "at most 20 at a time" in long.what
 
 
 class TestEnable:

@@ -7,9 +7,9 @@ Alluxio 313 asks for. Alluxio lists both prefixes without a slash at the end: wi
 
 While authentication is off, 313 cannot join with a login. While it is on, 313 cannot keep its lease
 without a login (both tried). So the workers' files are written first, then etcd is switched, and
-then all workers are restarted together, or in groups if etcd would take too long for their logins
-(:mod:`logins`). When a worker's restart comes after the end of its lease
-(``alluxio.failure_detection_timeout``), the worker is offline for others.
+then all workers are restarted together, as many at a time as etcd can log in (:mod:`logins`). When
+a worker's restart comes after the end of its lease (``alluxio.failure_detection_timeout``), the
+worker is offline for others.
 """
 
 from __future__ import annotations
@@ -121,12 +121,12 @@ def enable(
         steps.append(Step("give the workers their login", tuple(written)))
     if not seen.enabled:
         steps.append(_switch(etcd, "on", lambda client: client.auth_enable()))
-    # All workers together, or as many as etcd can log in: without their login they can no longer
-    # keep their leases alive.
+    # Restart all workers together: without their login they can no longer keep their leases alive.
     if (alluxio := inventory.alluxio) is not None and restarted:
-        if (slow := logins.note(cluster, alluxio, len(restarted))) is not None:
+        at_once = min(inventory.parallel, logins.together(cluster, alluxio))
+        steps += _restarts(inventory, etcd, restarted, len(restarted), at_once)
+        if (slow := logins.note(cluster, alluxio, len(restarted), inventory.parallel)) is not None:
             notes = (*notes, slow)
-        steps += _restarts(inventory, etcd, restarted, logins.together(cluster, alluxio))
     return replace(_plan("enable-auth", inventory, steps), notes=notes)
 
 
@@ -157,7 +157,7 @@ def disable(
     if seen.enabled:
         steps.append(_switch(etcd, "off", lambda client: client.auth_disable()))
     share = max(1, len(restarted) // start_workers.RESTART_SHARE)
-    steps += _restarts(inventory, etcd, restarted, share)
+    steps += _restarts(inventory, etcd, restarted, share, inventory.parallel)
     return replace(_plan("disable-auth", inventory, steps), notes=notes)
 
 
@@ -346,7 +346,10 @@ def _restarts(
     etcd: Etcd,
     restarted: Sequence[tuple[AlluxioWorker, HostChanges]],
     share: int,
+    at_once: int,
 ) -> list[Step]:
+    """Groups of ``share`` workers, each registered before the next; in a group ``at_once`` restart
+    at a time."""
     alluxio: AlluxioCluster | None = inventory.alluxio
     if alluxio is None or not restarted:
         return []
@@ -361,7 +364,7 @@ def _restarts(
                 tuple(changed[w.name] for w in some),
                 before=waiting.before,
                 after=waiting.after,
-                at_once=inventory.parallel,
+                at_once=at_once,
             )
         )
     return steps

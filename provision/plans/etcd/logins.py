@@ -1,8 +1,8 @@
-"""What it costs etcd when many workers log in, and how many may do so together.
+"""What it costs etcd when many workers log in, and how many may be restarted at a time.
 
 A member proves a password with bcrypt, on purpose a slow hash; etcd's ``bcrypt-cost`` says how
-slow. Thousands of logins at once would keep all members' processors from their own work for longer
-than a worker's lease lasts. ``bench/fleet/logins`` measures it.
+slow. Hundreds of logins at once keep a member's processors from its own work: etcd gives up each
+request after some 7 s, and the leader loses its leadership (both seen: ``bench/fleet/logins``).
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from provision.inventory.resolved import AlluxioCluster, EtcdCluster
 #: Seconds of one core for a login at etcd's default cost; each step more doubles them. Measured:
 #: 0.04 s; an older processor, or one that others use, takes longer.
 SECONDS, COST = 0.1, 10
-#: The logins of one group may take so much of a lease's time.
-SHARE = 4
+#: The logins of workers that restart together may take so many seconds, and so much of the time of
+#: a lease.
+WITHIN, SHARE = 3.0, 4
 
 
 def seconds(cluster: EtcdCluster, count: int) -> float:
@@ -23,22 +24,25 @@ def seconds(cluster: EtcdCluster, count: int) -> float:
 
 
 def together(cluster: EtcdCluster, alluxio: AlluxioCluster) -> int:
-    """How many workers may log in at the same time."""
-    fitting = alluxio.failure_detection_timeout / SHARE / seconds(cluster, 1)
-    return max(1, int(fitting))
+    """How many workers may be restarting at the same time."""
+    within = min(WITHIN, alluxio.failure_detection_timeout / SHARE)
+    return max(1, int(within / seconds(cluster, 1)))
 
 
-def note(cluster: EtcdCluster, alluxio: AlluxioCluster, count: int) -> Problem | None:
-    """For the plan: that ``count`` workers log in again in several groups, and why; else None."""
-    size = together(cluster, alluxio)
-    if count <= size:
+def note(
+    cluster: EtcdCluster, alluxio: AlluxioCluster, count: int, parallel: int
+) -> Problem | None:
+    """For the plan: that the logins of ``count`` workers take long, or make fewer than ``parallel``
+    of them restart at a time; None when they do neither."""
+    at_once, lease = min(count, parallel), alluxio.failure_detection_timeout
+    fitting = min(at_once, together(cluster, alluxio))
+    if fitting == at_once and seconds(cluster, count) <= lease / SHARE:
         return None
-    lease = alluxio.failure_detection_timeout
     return Problem(
         "etcd.auth",
-        f"{count} workers log in again; with bcrypt-cost {_cost(cluster)} this takes every member "
-        f"some {seconds(cluster, count):.0f} s of a core, and a lease lasts {lease} s: they are "
-        f"restarted in groups of {size}, and those that wait are offline when their lease ends",
+        f"{count} workers log in again, at most {fitting} at a time; with bcrypt-cost "
+        f"{_cost(cluster)} this takes every member some {seconds(cluster, count):.0f} s of a core, "
+        f"and a lease lasts {lease} s",
         "set a smaller bcrypt-cost in etcd.settings and run invoke deploy-etcd before",
         "warning",
         id="logins-slow",
