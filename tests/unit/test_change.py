@@ -366,6 +366,7 @@ def test_a_batch_waits_for_the_one_before(tmp_path: Path) -> None:
     assert shell("true", tmp_path).ok
 
 
+@pytest.mark.process
 def test_a_look_waits_for_the_batch_that_works(tmp_path: Path) -> None:
     """A killed run's last batch is complete before its host is looked at."""
     flag, state = tmp_path / "flag", tmp_path / ".state"
@@ -388,6 +389,7 @@ def test_a_look_waits_for_the_batch_that_works(tmp_path: Path) -> None:
     assert seen.text(f"{tmp_path}/made") == "made\n"
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("is_killed", [False, True])
 def test_a_look_starts_no_process_for_a_batch_that_has_ended(
     is_killed: bool, tmp_path: Path

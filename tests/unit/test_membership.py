@@ -4,6 +4,7 @@ import base64
 import json
 import struct
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -26,16 +27,13 @@ class RecordedEtcd:
         self.keys = sorted(keys)
         self.requests = 0
 
-    def range(self, prefix: str, revision: int = 0) -> tuple[int, list[KeyValue]]:
-        self.requests += 1
-        assert revision in (0, 5)
-        return 5, [k for k in self.keys if k.key.startswith(prefix.encode())]
-
     def interval(
-        self, start: bytes, end: bytes, *, limit: int, keys_only: bool
+        self, start: bytes, end: bytes, *, limit: int = 0, revision: int = 0, **_: Any
     ) -> tuple[int, list[KeyValue]]:
         self.requests += 1
-        return 5, [k for k in self.keys if start <= k.key < end][:limit]
+        assert revision in (0, 5)
+        found = [k for k in self.keys if start <= k.key < end]
+        return 5, found[:limit] if limit else found
 
 
 def recorded() -> list[KeyValue]:
