@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from provision.host import gather
-from provision.host.facts import Probe
+from provision.host.facts import Kind, Probe
 from provision.inventory.resolved import Machine
 from provision.ssh.session import Fleet, Unreachable
 from tests.component.hostile_sshd import LetsIn
@@ -110,10 +110,11 @@ def test_broken_hosts_are_named_and_the_others_answer(
         serve("127.0.2.4", ssh(runs=False)): "no answer over SSH in time",
     }
     good = [serve(address, None) for address in GOOD]
+    asked = Probe(kinds=Kind.HOST)
     # First in line, and as many as half of what is worked on at once.
     monkeypatch.setattr(gather, "MANY", 10)
     with Fleet(8) as fleet:
-        facts, problems = gather.gather_facts(fleet, dict.fromkeys([*broken, *good], Probe()))
+        facts, problems = gather.gather_facts(fleet, dict.fromkeys([*broken, *good], asked))
         assert fleet.session(good[0])._connection is None  # they are too many to be kept
         assert fleet.session(good[0]).run("echo again", "again").stdout == "again\n"
     assert list(facts) == good

@@ -153,6 +153,11 @@ def _run(
                 at = end
             elif token.text in (">", ">>", "<", "<>", ">|"):  # after a group
                 target = tokens[at + 1]
+                if target == Operator("<") and tokens[at + 2] == Operator("("):
+                    end = _matching(tokens, at + 2)  # bash: the output of commands
+                    _run(tokens[at + 3 : end], state.inner(), note, known, depth + 1)
+                    at = end + 1
+                    continue
                 assert isinstance(target, Word)
                 note(Command((), (expand(target.text),), state.walked))
                 at += 1
@@ -288,6 +293,11 @@ def _simple(
                 continue
             if token.text in (">", ">>", "<", "<>", ">|"):
                 target = tokens[at + 1]
+                if target == Operator("<") and tokens[at + 2] == Operator("("):
+                    end = _matching(tokens, at + 2)  # bash: the output of commands
+                    _run(tokens[at + 3 : end], state.inner(), note, known, depth + 1)
+                    at = end + 1
+                    continue
                 assert isinstance(target, Word)
                 opened.append(expand(target.text))
                 at += 2

@@ -508,3 +508,18 @@ def test_a_path_with_a_line_end_is_not_sent() -> None:
     for probe in (Probe(paths=["/a\nb"]), Probe(disks=["/a\nb"])):
         with pytest.raises(ValueError, match="line end"):
             script(probe)
+
+
+def test_no_shell_reads_what_a_program_prints() -> None:
+    """dash reads it byte by byte: each byte is a call of the kernel. Files of /proc and /etc that
+    are read have a line each, or are read up to the line that is wanted."""
+    text = facts._facts_script()
+    assert "<<" not in text
+    assert not re.search(r"[^|]\|\s*(\{\s*)?(while|read)\b", text)
+    # bash reads the connections' answers: a line each.
+    reads = [x for x in re.findall(r"\bread -r.*", text) if "answers[n]" not in x]
+    loops = [x for x in reads if x.endswith("; do")]
+    ends = re.findall(r"\bdone <.*", text)
+    assert len(loops) == len(ends) == 2
+    for one in (*ends, *(x for x in reads if x not in loops)):
+        assert re.search(r"</(proc|etc)/|<\$noted", one), one

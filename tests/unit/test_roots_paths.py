@@ -605,6 +605,7 @@ def test_one_module_becomes_another_user() -> None:
         (f"while read -r l; do :; done <{DATA}/x", "root opens"),
         (f"x=$(head -c 1 {DATA}/x)", "root: head"),
         (f"{SCRATCH}/own/etcdutl", "root runs"),
+        (f"bash -c 'exec 3< <(cat {DATA}/x)'", "root: cat"),
     ],
 )
 def test_what_is_a_fault(script: str, fault: str) -> None:
