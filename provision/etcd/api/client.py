@@ -19,7 +19,7 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Any
 
 from provision import bounds, progress
-from provision.etcd.api import many_calls, paging, protocol
+from provision.etcd.api import paging, protocol
 from provision.etcd.api.errors import (
     EtcdCompacted,
     EtcdRefused,
@@ -50,8 +50,6 @@ from provision.text import printable, size
 DEFAULT_TIMEOUT = 5.0
 #: How many requests for leases are under way at the same time.
 LEASES_AT_ONCE = 64
-#: From so many leases on, a connection of its own is worth it.
-MANY_LEASES = 200
 HEALTH_PREFIX = "/alluxio-provision/health/"
 
 
@@ -518,13 +516,10 @@ class EtcdClient:
         ``seconds`` are left out.
 
         etcd has no request for several leases. :data:`LEASES_AT_ONCE` requests are under way at the
-        same time, and as many as :mod:`many_calls` says for many leases.
+        same time.
         """
         found: dict[int, LeaseTime] = {}
         deadline = time.monotonic() + seconds
-        if len(leases) >= MANY_LEASES and self.tls is None and seconds > 0:
-            self._authenticate()
-            found = self._many_lease_times(leases, seconds)
         waiting: deque[tuple[int, Any]] = deque()
 
         def take() -> None:
@@ -532,17 +527,16 @@ class EtcdClient:
             found[lease] = _lease_time(answer.result())
 
         try:
-            for lease in leases if len(found) < len(leases) else ():
+            for lease in leases:
                 if time.monotonic() >= deadline:
                     break
-                if lease in found:
-                    continue
-                request = self._lib.pb.LeaseTimeToLiveRequest(ID=lease)
                 if not found:  # the first call logs in, if needed
+                    request = self._lib.pb.LeaseTimeToLiveRequest(ID=lease)
                     found[lease] = _lease_time(self._call(self._lease.LeaseTimeToLive, request))
                     continue
                 if len(waiting) >= LEASES_AT_ONCE:
                     take()
+                request = self._lib.pb.LeaseTimeToLiveRequest(ID=lease)
                 ask = self._lease.LeaseTimeToLive.future
                 waiting.append((lease, ask(request, timeout=self.timeout, metadata=self._token)))
             while waiting:
@@ -552,23 +546,6 @@ class EtcdClient:
         except ValueError:  # another thread has closed the channel
             raise EtcdUnreachable(self.endpoint, Reason.CLOSED) from None
         return found
-
-    def _many_lease_times(self, leases: Sequence[int], seconds: float) -> dict[int, LeaseTime]:
-        """As :meth:`lease_times`; nothing if a call fails: gRPC then says why."""
-        pb = self._lib.pb
-        with progress.calling(f"etcd at {self.endpoint}", "leases", seconds):
-            try:
-                answers = many_calls.ask(
-                    self.endpoint,
-                    f"/{protocol.PACKAGE}.Lease/LeaseTimeToLive",
-                    [pb.LeaseTimeToLiveRequest(ID=lease).SerializeToString() for lease in leases],
-                    self._token or (),
-                    seconds,
-                )
-                made = pb.LeaseTimeToLiveResponse.FromString
-                return {leases[n]: _lease_time(made(answer)) for n, answer in answers.items()}
-            except (OSError, many_calls.Failed, self._lib.decode_error):
-                return {}
 
     def lease_grant(self, ttl: int) -> int:
         """A new lease of ``ttl`` seconds. Returns its id."""

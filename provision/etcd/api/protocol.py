@@ -52,10 +52,9 @@ class Protocol:
 
     def __init__(self) -> None:
         import grpc
-        from google.protobuf import descriptor_pool, message
+        from google.protobuf import descriptor_pool
 
         self.grpc: Any = grpc
-        self.decode_error: type[Exception] = message.DecodeError
         pool = descriptor_pool.DescriptorPool()
         for file in _files():
             pool.AddSerializedFile(file.SerializeToString())
