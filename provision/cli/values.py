@@ -61,6 +61,7 @@ _VALUES = {
     "etcd": _HOSTS,
     "every": _SECONDS,
     "file": _FILE,
+    "files": Value("FILES", Kind.FILE, several=True),
     "fingerprints": _FILE,
     "folder": _FOLDER,
     "format": Value("FORMAT", Kind.FORMAT),
