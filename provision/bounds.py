@@ -67,6 +67,9 @@ SECRET, PEM = 64 << 10, 8 * MIB
 CHECKSUMS, KNOWN_HOSTS, SSH_CONFIG = 8 * MIB, 64 * MIB, 8 * MIB
 #: Bytes of a JSON document of this tool's own, such as a saved registration.
 DOCUMENT = 64 * MIB
+#: Bytes of the documents of all parts of one whole. A worker has some 1.5 kB in a document of
+#: check-nodes, and up to 20 kB in the plan of its installation.
+REPORTS = 256 * MIB
 #: Seconds for a file: one that is a pipe may have no writer.
 FILE_SECONDS = 10.0
 

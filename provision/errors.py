@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypedDict
+from typing import Literal, TypedDict, cast
 
 from provision.ids import Id
 
@@ -67,6 +67,17 @@ class Problem:
     def __str__(self) -> str:
         tail = f" ({self.remedy})" if self.remedy else ""
         return f"{self.where}: {self.what}{tail}"
+
+
+def from_document(document: ProblemDocument) -> Problem:
+    """The problem of a document. A later release may have ids that this one does not have."""
+    return Problem(
+        document["where"],
+        document["what"],
+        document["remedy"],
+        document["severity"],
+        id=cast(Id, document["id"]),
+    )
 
 
 class ProvisionError(Exception):

@@ -6,6 +6,7 @@ import functools
 import json
 import math
 import unicodedata
+from collections.abc import Iterator
 from typing import Any, NoReturn
 
 #: How many characters of a value in an unknown form are kept.
@@ -54,6 +55,24 @@ def document(text: str | bytes) -> Any:
         return _JSON.decode(text)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+
+
+def documents(text: str | bytes) -> Iterator[Any]:
+    """The JSON documents in ``text``, one behind the other. Raises ``ValueError`` as
+    :func:`document` does, and for what is between them."""
+    if isinstance(text, bytes):
+        text = text.decode("utf-8")
+    at, end = 0, len(text)
+    while True:
+        while at < end and text[at] in " \t\r\n":
+            at += 1
+        if at == end:
+            return
+        try:
+            value, at = _JSON.raw_decode(text, at)
+        except RecursionError:
+            raise ValueError("it is nested too deeply") from None
+        yield value
 
 
 def number(text: str) -> int | None:

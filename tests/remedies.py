@@ -194,7 +194,7 @@ REMEDIES: dict[str, Row | NoRow] = {
     ),
     "argument-missing": Row(
         _unit("remedies", "a_command_without_its_argument"),
-        named=("check-nodes", "forget-worker"),
+        named=("check-nodes", "forget-worker", "merge-reports"),
         why="each names its own command, with the argument",
     ),
     "argument-unexpected": Row(_unit("usage", "an_argument_too_many"), why=_HERE),
@@ -1118,6 +1118,25 @@ REMEDIES: dict[str, Row | NoRow] = {
     "page-store-shrinks": Row(
         _unit("state", "TestPageStore::test_one_that_shrinks_is_named"),
         why=_NOTHING,
+    ),
+    "part-missing": Row(
+        _unit("parts", "a_missing_part_is_named"),
+        named=(
+            *("check-nodes", "status", "start-workers", "stop-workers", "restart-workers"),
+            *("upgrade-workers", "rollback-workers", "merge-reports"),
+            "check-nodes --batch --format",
+        ),
+        why="it names the same command again",
+    ),
+    "parts-disagree": Row(
+        _unit("parts", "where_parts_have_seen_etcd_differently_the_worst_counts"),
+        named=("check-nodes",),
+        why=_LOOK,
+    ),
+    "parts-mixed": Row(
+        _unit("parts", "the_same_part_twice"),
+        named=("show-inventory",),
+        why=_HERE,
     ),
     "path-in-the-way": Row(
         _unit("preflight", "something_in_the_way[resource4-dir-True]"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -47,10 +47,13 @@ def run(
     ask: Ask | None = None,
     hosts: bool = False,
     backups: bool = False,
+    chosen: Sequence[AlluxioWorker] | None = None,
 ) -> CheckReport:
     """Look at everything at the same time. Timeouts are in seconds: for ``info nodes``, and for
     each call to etcd. A failed view is in the report; only a :class:`UsageError` is raised.
 
+    ``chosen``: the declared workers that the report has; all when not given. Only their hosts are
+    asked. Who else is in etcd is in every report.
     ``hosts``: also log in to every worker's host, and ask whether its listeners answer.
     ``backups``: also log in to every member's host, and ask for its backups and former data.
     etcd is asked with the workers' login, if they have one.
@@ -60,15 +63,21 @@ def run(
     health.preload()
     alluxio = inventory.alluxio
     fleet = etcd.fleet
+    mine = alluxio  # with the workers of this report alone
     if alluxio is not None:
+        mine = alluxio if chosen is None else replace(alluxio, workers=tuple(chosen))
         etcd = etcd.as_worker(desired.login(alluxio))
     pool = ThreadPoolExecutor(5, "check")
     try:
         asked = pool.submit(ask or nodes.ask, fleet, alluxio, nodes_timeout) if alluxio else None
-        answering = pool.submit(ports, inventory, fleet) if by_ports(alluxio) else None
+        answering = (
+            pool.submit(ports, replace(inventory, alluxio=mine), fleet)
+            if by_ports(alluxio)
+            else None
+        )
         looking = (
-            pool.submit(readiness.look, fleet, alluxio, alluxio.workers)
-            if hosts and alluxio is not None
+            pool.submit(readiness.look, fleet, mine, mine.workers)
+            if hosts and mine is not None
             else None
         )
         keeping = pool.submit(stored.look, inventory, fleet) if backups else None
@@ -100,13 +109,14 @@ def run(
         problems += silent
         listeners, unasked = looking.result() if looking is not None else (None, [])
         problems += unasked
-        if hosts:
-            problems += disks.of_workers(fleet, alluxio)
+        if hosts and mine is not None:
+            problems += disks.of_workers(fleet, mine)
+        names = {None, *(w.name for w in chosen or ())}
 
         def join(known: _Read | None) -> list[NodeVerdict]:
             registered = known.registered if known is not None else None
             ended = known.leases.since if known is not None else {}
-            return verdicts(
+            every = verdicts(
                 *(alluxio, registered, rows),
                 identities=identities,
                 reachable=reachable,
@@ -114,6 +124,7 @@ def run(
                 without=info.without if info is not None else (),
                 listeners=listeners,
             )
+            return every if chosen is None else [n for n in every if n.name in names]
 
         found = join(read)
         if read and rows is not None and answering is None and any(n.notes for n in found):
@@ -226,6 +237,8 @@ def ports(inventory: Inventory, fleet: Fleet) -> tuple[dict[str, bool], list[Pro
     """Whether each worker's RPC port answers, by the worker's name; and why some are not known."""
     assert inventory.alluxio is not None
     workers = inventory.alluxio.workers
+    if not workers:
+        return {}, []
 
     def ask(worker: AlluxioWorker) -> bool | Unasked:
         with progress.part_of(shown, worker.name):

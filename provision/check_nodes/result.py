@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -12,7 +11,8 @@ from provision.alluxio.commands.nodes import InfoNodes
 from provision.alluxio.commands.read import ReadDocument, ReadProof
 from provision.alluxio.membership.leases import Expired
 from provision.alluxio.membership.registrations import RegistrationValue
-from provision.check_nodes.verdict import NodeVerdict, State
+from provision.check_nodes import verdict
+from provision.check_nodes.verdict import NodeVerdict
 from provision.errors import Problem, ProblemDocument
 from provision.etcd.cluster.health import ClusterHealth, MemberHealth
 from provision.etcd.cluster.served_certs import CertificateState
@@ -165,24 +165,22 @@ class CheckReport:
     @property
     def counts(self) -> dict[str, int]:
         """How many workers are in each state, in the order of :class:`State`."""
-        found = Counter(n.state for n in self.nodes)
-        return {state.value: found[state] for state in State if found[state]}
+        return verdict.counts(self.nodes)
 
     @property
     def summary(self) -> str:
         """``2 workers: 2 LIVE``; undeclared workers are counted separately."""
-        declared = Counter(n.state for n in self.nodes if n.name is not None)
-        strangers = sum(n.name is None for n in self.nodes)
-        total = sum(declared.values())
-        states = ", ".join(f"{declared[state]} {state.value}" for state in State if declared[state])
-        text = f"{total} worker{'' if total == 1 else 's'}: {states or 'none'}"
-        if any(n.ready is not None for n in self.nodes):
-            text += f"; {sum(n.ready is True for n in self.nodes)} READY"
-        if strangers:
-            text += f"; {strangers} not in the inventory"
-        noted = [n for n in self.nodes if n.name is not None and n.notes]
-        differing = sum(n.state is not State.NOT_INSTALLED for n in noted)
-        return f"{text}; {differing} with notes" if differing else text
+        return verdict.summary(self.nodes)
+
+    def etcd_document(self) -> EtcdDocument:
+        """etcd's part of the document."""
+        return {
+            "healthy": self.etcd.healthy_count,
+            "quorum": self.etcd.quorum,
+            "leader": self.etcd.leader,
+            "revision": self.etcd.revision,
+            "members": [_member(m) for m in self.etcd.members],
+        }
 
     def document(self, nodes: Iterable[NodeDocument] | None = None) -> CheckDocument:
         """The report for ``--format json``: times in seconds, sizes in bytes, UTC. ``nodes``: in
@@ -193,13 +191,7 @@ class CheckReport:
             "exit_code": self.exit_code,
             "taken": self.taken.isoformat(timespec="milliseconds"),
             "seconds": round(self.seconds, 3),
-            "etcd": {
-                "healthy": self.etcd.healthy_count,
-                "quorum": self.etcd.quorum,
-                "leader": self.etcd.leader,
-                "revision": self.etcd.revision,
-                "members": [_member(m) for m in self.etcd.members],
-            },
+            "etcd": self.etcd_document(),
             "alluxio": self._alluxio([*(self.node_documents() if nodes is None else nodes)]),
             "read": None if self.read is None else self.read.document(),
             "backups": None if self.stored is None else self.stored.document(),

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 from provision import progress, terminal
 from provision.alike import folded
 from provision.check_nodes import CheckReport, NodeVerdict, State, changes
+from provision.check_nodes import screen as screens
 from provision.check_nodes.brief import ROWS, brief
-from provision.etcd.api.values import MemberStatus
-from provision.etcd.cluster.health import MemberHealth
+from provision.check_nodes.result import MemberDocument, MemberStatusDocument
+from provision.check_nodes.screen import Screen
 from provision.etcd.cluster.served_certs import EXPIRY_WARNING_DAYS
 from provision.tables import Column, Sentence, Styled, Table
 from provision.text import size
@@ -44,7 +45,7 @@ _STYLES = {
 _styled = terminal.text
 
 
-def check(report: CheckReport, *, wide: bool = False, every: bool = False) -> None:
+def check(report: CheckReport | Screen, *, wide: bool = False, every: bool = False) -> None:
     """The report on stdout. ``wide``: every column, on one line. ``every``: a row for each worker,
     also of many on a terminal."""
     _plain_errors()
@@ -91,33 +92,35 @@ def _heading(report: CheckReport) -> Text:
     return _styled(f"{report.taken.astimezone():%Y-%m-%d %H:%M:%S} (Ctrl-C ends)")
 
 
-def drawn(report: CheckReport, *, wide: bool = False, every: bool = True) -> Group:
+def drawn(report: CheckReport | Screen, *, wide: bool = False, every: bool = True) -> Group:
     """The report as `check-nodes` prints it, for any console of rich. Without ``every``, many
     workers are listed in brief."""
     from rich.console import Group
 
-    parts: list[RenderableType] = [_members(report, wide), ""]
-    if report.alluxio is not None:
-        parts += _listed(report, report.nodes, wide=wide, every=every)
-    return Group(*parts, *_problems(report), *_summary(report))
+    screen = report if isinstance(report, Screen) else screens.of_report(report)
+    parts: list[RenderableType] = [_members(screen, wide), ""]
+    if screen.workers:
+        parts += _listed(screen, screen.nodes, wide=wide, every=every)
+    return Group(*parts, *_problems(screen), *_summary(screen))
 
 
 def _screenful(report: CheckReport, *, wide: bool = False, every: bool = False) -> Group:
     """For a screen without scrolling: the summary and the problems come first."""
     from rich.console import Group
 
-    head = [_heading(report), *_summary(report), *_problems(report), ""]
-    worst = sorted(report.nodes, key=lambda n: n.ok)
-    listed = _listed(report, worst, wide=wide, every=every)
-    return Group(*head, _members(report, wide), "", *listed)
+    screen = screens.of_report(report)
+    head = [_heading(report), *_summary(screen), *_problems(screen), ""]
+    worst = sorted(screen.nodes, key=lambda n: n.ok)
+    listed = _listed(screen, worst, wide=wide, every=every)
+    return Group(*head, _members(screen, wide), "", *listed)
 
 
 def _listed(
-    report: CheckReport, nodes: Sequence[NodeVerdict], *, wide: bool, every: bool
+    screen: Screen, nodes: Sequence[NodeVerdict], *, wide: bool, every: bool
 ) -> list[RenderableType]:
     """The workers' table, and what it leaves out."""
     if every or len(nodes) <= ROWS:
-        return [_workers(report, nodes, wide), ""] if nodes else []
+        return [_workers(screen, nodes, wide), ""] if nodes else []
     short = brief(
         nodes,
         good=lambda n: n.ok,
@@ -133,84 +136,88 @@ def _listed(
         for kind in short.kinds
     ]
     parts: list[RenderableType] = [Sentence(f"{len(nodes)} workers: {short.totals}", "bold"), ""]
-    parts += [_workers(report, rows, wide), ""] if rows else []
+    parts += [_workers(screen, rows, wide), ""] if rows else []
     parts += [Sentence(short.rest), ""] if short.rest else []
     return parts
 
 
-def _problems(report: CheckReport) -> list[RenderableType]:
+def _problems(screen: Screen) -> list[RenderableType]:
     styles = {"error": "red", "warning": "yellow"}
     return [
         Sentence(f"{problem.severity}: {problem.line}", style=styles.get(problem.severity, ""))
-        for problem in sorted(folded(report.problems), key=lambda p: p.severity != "error")
+        for problem in sorted(folded(screen.problems), key=lambda p: p.severity != "error")
     ]
 
 
-def _summary(report: CheckReport) -> list[RenderableType]:
-    lines: list[RenderableType] = [Sentence(_etcd_line(report))]
-    if report.stored is not None:
-        lines.append(Sentence(report.stored.line))
-    if report.alluxio is not None:
-        if report.read is not None:
-            style = "bold red" if report.read.error else "green"
-            lines.append(Sentence(report.read.line(report.alluxio), style))
-        lines.append(Sentence(report.summary, style="bold"))
+def _summary(screen: Screen) -> list[RenderableType]:
+    lines: list[RenderableType] = [Sentence(_etcd_line(screen))]
+    if screen.backup:
+        lines.append(Sentence(screen.backup))
+    if screen.workers:
+        if screen.read is not None:
+            said, failed = screen.read
+            lines.append(Sentence(said, "bold red" if failed else "green"))
+        lines.append(Sentence(screen.summary, style="bold"))
     return lines
 
 
-def _members(report: CheckReport, wide: bool) -> RenderableType:
-    columns: list[Column[MemberHealth]] = [
-        Column("etcd member", lambda m: m.member.name),
+def _members(screen: Screen, wide: bool) -> RenderableType:
+    def role(m: MemberDocument) -> str:
+        if m["status"] is None:
+            return "-"
+        if m["name"] == screen.etcd["leader"]:
+            return "leader"
+        return "learner" if m["status"]["learner"] else "follower"
+
+    columns: list[Column[MemberDocument]] = [
+        Column("etcd member", lambda m: m["name"]),
         Column("endpoint", _endpoint, gives=1, least=ENDPOINT),
         Column("health", _health),
-        Column("role", report.etcd.role, gives=5),
-        Column("version", _reported(lambda status: status.version), gives=4),
-        Column("revision", _reported(lambda status: str(status.revision)), right=True, gives=2),
-        Column("db size", _reported(lambda status: size(status.db_size)), right=True, gives=3),
+        Column("role", role, gives=5),
+        Column("version", _reported(lambda status: status["version"]), gives=4),
+        Column("revision", _reported(lambda status: str(status["revision"])), right=True, gives=2),
+        Column("db size", _reported(lambda status: size(status["db_size"])), right=True, gives=3),
         Column("alarms", _reported(_alarms), gives=7),
         Column("certificate", _certificate_days, right=True, gives=6),
     ]
-    return Table(columns, report.etcd.members, wide=wide)
+    return Table(columns, screen.etcd["members"], wide=wide)
 
 
 def _reported(
-    cell: Callable[[MemberStatus], str | Styled],
-) -> Callable[[MemberHealth], str | Styled]:
+    cell: Callable[[MemberStatusDocument], str | Styled],
+) -> Callable[[MemberDocument], str | Styled]:
     """A cell from the member's status; "-" when the member did not answer."""
-    return lambda m: "-" if m.status is None else cell(m.status)
+    return lambda m: "-" if m["status"] is None else cell(m["status"])
 
 
-def _endpoint(m: MemberHealth) -> str:
-    return m.member.client_url + (" (ssh)" if m.how == "tunnel" else "")
+def _endpoint(m: MemberDocument) -> str:
+    return m["endpoint"] + (" (ssh)" if m["how"] == "tunnel" else "")
 
 
-def _health(m: MemberHealth) -> Styled:
-    return Styled("healthy", "green") if m.healthy else Styled("UNHEALTHY", "bold red")
+def _health(m: MemberDocument) -> Styled:
+    return Styled("healthy", "green") if m["healthy"] else Styled("UNHEALTHY", "bold red")
 
 
-def _alarms(status: MemberStatus) -> str | Styled:
-    return Styled(", ".join(status.alarms), "bold red") if status.alarms else "-"
+def _alarms(status: MemberStatusDocument) -> str | Styled:
+    alarms = status["alarms"]
+    return Styled(", ".join(alarms), "bold red") if alarms else "-"
 
 
-def _certificate_days(m: MemberHealth) -> str | Styled:
+def _certificate_days(m: MemberDocument) -> str | Styled:
     """The days left of the member's certificate that expires first."""
-    if not m.certificates:
+    if not m["certificates"]:
         return "-"
-    left = [c.days_left() for c in m.certificates]
+    left = [c["days_left"] for c in m["certificates"]]
     days = [d for d in left if d is not None]
     if len(days) < len(left):
-        expired = any("expired" in c.error for c in m.certificates)
+        expired = any("expired" in (c["error"] or "") for c in m["certificates"])
         return Styled("EXPIRED", "bold red") if expired else Styled("not verified", "yellow")
     text = f"{min(days)} days"
     return Styled(text, "yellow") if min(days) < EXPIRY_WARNING_DAYS else text
 
 
-def _workers(report: CheckReport, shown: Sequence[NodeVerdict], wide: bool) -> RenderableType:
-    # A live view asks `info nodes` again after each change, which takes its time.
-    unlisted = "..." if report.info_nodes is None else "not listed"
-    if report.info_nodes is not None and report.info_nodes.error:
-        unlisted = "no answer" if report.info_nodes.installed else "-"
-    has_ready = any(n.ready is not None for n in report.nodes)
+def _workers(screen: Screen, shown: Sequence[NodeVerdict], wide: bool) -> RenderableType:
+    has_ready = any(n.ready is not None for n in screen.nodes)
     has_notes = any(n.notes for n in shown)
     columns: list[Column[NodeVerdict]] = [
         Column("worker", _name, words=True),
@@ -218,7 +225,7 @@ def _workers(report: CheckReport, shown: Sequence[NodeVerdict], wide: bool) -> R
         Column("state", lambda n: Styled(n.state.value, _STYLES[n.state])),
         Column("ready", _readiness, shown=has_ready, gives=5),
         Column("worker id", lambda n: n.worker_id or "-", gives=1, least=ID, below=_is_odd),
-        Column("info nodes", lambda n: n.info_nodes or unlisted, gives=4),
+        Column("info nodes", lambda n: n.info_nodes or screen.unlisted, gives=4),
         Column("notes", lambda n: "\n".join(_notes(n)), shown=has_notes, words=True, gives=3),
     ]
     return Table(columns, shown, wide=wide)
@@ -243,12 +250,11 @@ def _notes(n: NodeVerdict) -> Iterable[str]:
     return n.notes if len(n.notes) < 2 else (f"- {note}" for note in n.notes)
 
 
-def _etcd_line(report: CheckReport) -> str:
-    etcd = report.etcd
-    text = f"etcd: {etcd.healthy_count} of {len(etcd.members)} members healthy"
-    text += f" (quorum {etcd.quorum}), leader {etcd.leader or 'none'}"
-    if report.alluxio is None or not report.alluxio.membership.in_etcd:
+def _etcd_line(screen: Screen) -> str:
+    etcd = screen.etcd
+    text = f"etcd: {etcd['healthy']} of {len(etcd['members'])} members healthy"
+    text += f" (quorum {etcd['quorum']}), leader {etcd['leader'] or 'none'}"
+    if screen.lease is None:
         return text
     # Without it nobody can tell whether "LIVE" is current or two minutes old.
-    seconds = report.alluxio.failure_detection_timeout
-    return f"{text}; a worker that dies shows as FAILED within {seconds} s"
+    return f"{text}; a worker that dies shows as FAILED within {screen.lease} s"

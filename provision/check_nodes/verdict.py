@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -59,6 +60,28 @@ class NodeVerdict:
     @property
     def address(self) -> str:
         return f"{self.host}:{self.port}" if self.host else ""
+
+
+def counts(nodes: Sequence[NodeVerdict]) -> dict[str, int]:
+    """How many workers are in each state, in the order of :class:`State`."""
+    found = Counter(n.state for n in nodes)
+    return {state.value: found[state] for state in State if found[state]}
+
+
+def summary(nodes: Sequence[NodeVerdict]) -> str:
+    """``2 workers: 2 LIVE``; undeclared workers are counted separately."""
+    declared = Counter(n.state for n in nodes if n.name is not None)
+    strangers = sum(n.name is None for n in nodes)
+    total = sum(declared.values())
+    states = ", ".join(f"{declared[state]} {state.value}" for state in State if declared[state])
+    text = f"{total} worker{'' if total == 1 else 's'}: {states or 'none'}"
+    if any(n.ready is not None for n in nodes):
+        text += f"; {sum(n.ready is True for n in nodes)} READY"
+    if strangers:
+        text += f"; {strangers} not in the inventory"
+    noted = [n for n in nodes if n.name is not None and n.notes]
+    differing = sum(n.state is not State.NOT_INSTALLED for n in noted)
+    return f"{text}; {differing} with notes" if differing else text
 
 
 def verdict(

@@ -40,6 +40,8 @@ INTERNAL_ERROR = 70
 SHORT_FLAGS = {"inventory": "i", "format": "f", "verbose": "v", "dry_run": "n"}
 #: The parameter that chooses members or workers. Its value may be several words.
 SEVERAL = "limit"
+#: The parameter of several files; "-" among them is stdin.
+FILES = "files"
 
 _CHANGING = (
     "hosts were being changed: each of them ends what it has begun, nothing more is begun; run the "
@@ -158,6 +160,7 @@ def command(
 
         arguments = [p.name for p in own if p.default is inspect.Parameter.empty]
         numbers = {p.name: type(p.default) for p in own if type(p.default) in (int, float)}
+        several = [p.name for p in own if p.default == ()]
 
         @functools.wraps(body)
         def task_body(c: Context, **given: Any) -> None:
@@ -169,6 +172,7 @@ def command(
                 options["dry_run"] = True
 
             def called(run: Run) -> int | None:
+                run.part_of(given.get(SEVERAL, ""), given.get("batch", ""))
                 for name in arguments:
                     flag = (instead or {}).get(name, "")
                     if flag and given[flag]:
@@ -187,16 +191,18 @@ def command(
             if code:
                 raise Exit(code=code)
 
-        # Numbers are text for Invoke: it would answer a wrong number with a traceback.
+        # Numbers are text for Invoke: it would answer a wrong number with a traceback. Without a
+        # default it reads several values.
+        defaults = {p.name: str(p.default) if p.name in numbers else p.default for p in own}
         shown = [("c", inspect.Parameter.empty), *list(common.items())[:-1]]
-        shown += [(p.name, str(p.default) if p.name in numbers else p.default) for p in own]
+        shown += [(name, None if name in several else value) for name, value in defaults.items()]
         shown += [*late.items(), ("debug", "")]
         keyword = inspect.Parameter.KEYWORD_ONLY
         task_body.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
             [inspect.Parameter(name, keyword, default=default) for name, default in shown]
         )
         texts = {**{k: v for k, v in _HELP.items() if k in {**common, **late}}, **(help or {})}
-        task = Command(task_body, help=texts, auto_shortflags=False)
+        task = Command(task_body, help=texts, auto_shortflags=False, iterable=several)
         task.act, task.guarded, task.formats = body, guarded, formats
         task.instead, task.word, task.old = dict(instead or {}), word, dict(old or {})
         task.arguments = arguments
@@ -300,7 +306,7 @@ def _recorded(
     try:
         recording = Recording(Path(options["debug"]).expanduser())
     except UsageError as error:
-        _say_error(error, error.exit_code, json=run.json)
+        _say_error(run, error, error.exit_code)
         return error.exit_code
     run.debug = True
     code = ProvisionError.exit_code  # for an error that --traceback shows
@@ -346,7 +352,7 @@ def _outcome(
             raise
         _say_versions(run)
         shown = _with_outcome(error, run)
-        _say_error(shown, error.exit_code, json=options["format"] == "json")
+        _say_error(run, shown, error.exit_code)
         return error.exit_code
     except BrokenPipeError:  # the reader of the output has gone, as with `| head`
         discard_output()
@@ -355,13 +361,13 @@ def _outcome(
         run.error = error
         what = f"interrupted while {_CHANGING}" if run.applying else "interrupted"
         interrupted = ProvisionError(what, id="interrupted")
-        _say_error(interrupted, INTERRUPTED, json=options["format"] == "json")
+        _say_error(run, interrupted, INTERRUPTED)
         return INTERRUPTED
     except Exception as error:
         run.error = error
         if options["traceback"]:
             traceback.print_exc()
-        _say_error(_mistake(error, run), INTERNAL_ERROR, json=options["format"] == "json")
+        _say_error(run, _mistake(error, run), INTERNAL_ERROR)
         return INTERNAL_ERROR
 
 
@@ -393,12 +399,12 @@ def _mistake(error: Exception, run: Run) -> ProvisionError:
     )
 
 
-def _say_error(error: ProvisionError, code: int, *, json: bool) -> None:
+def _say_error(run: Run, error: ProvisionError, code: int) -> None:
     from provision import terminal
     from provision.cli import console
 
     console.error(error)
-    if json:
+    if run.json:
         document: ErrorDocument = {
             "schema": "alluxio-provision/error/1",
             "id": error.id,
@@ -406,4 +412,4 @@ def _say_error(error: ProvisionError, code: int, *, json: bool) -> None:
             "exit_code": code,
             "problems": [problem.document() for problem in error.problems],
         }
-        terminal.emit_json(document)
+        terminal.emit_json(run.document(document))

@@ -10,12 +10,22 @@ from __future__ import annotations
 from invoke.collection import Collection
 
 from provision.cli.command import Command
-from provision.cli.tasks import certificates, cluster, data, etcd, files, hosts, members, workers
+from provision.cli.tasks import (
+    certificates,
+    cluster,
+    data,
+    etcd,
+    files,
+    hosts,
+    members,
+    reports,
+    workers,
+)
 
 namespace = Collection(
     *(
         task
-        for module in (hosts, etcd, members, certificates, data, workers, cluster, files)
+        for module in (hosts, etcd, members, certificates, data, workers, cluster, reports, files)
         for task in vars(module).values()
         if isinstance(task, Command)
     )

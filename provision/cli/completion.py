@@ -13,7 +13,7 @@ from importlib.resources import files
 from invoke.parser.argument import Argument
 
 from provision import __version__
-from provision.cli.command import SEVERAL, Command
+from provision.cli.command import FILES, SEVERAL, Command
 from provision.cli.explain import ALL as ALL_IDS
 from provision.cli.explain import schema_names
 from provision.cli.help import ALL, group_words
@@ -67,7 +67,7 @@ def _of(name: str, task: Command) -> tuple[Sequence[str], Mapping[str, str], Seq
     arguments = {str(a.name): a for a in task.get_arguments()}
     words = [_kind(name, task, argument) for argument in task.arguments]
     if task.word:
-        mark = "*" if task.word == SEVERAL else "?"
+        mark = "*" if task.word in (SEVERAL, FILES) else "?"
         words.append(_kind(name, task, task.word) + mark)
     options: list[str] = ["-h", "--help"]
     values: dict[str, str] = {}

@@ -12,10 +12,18 @@ from typing import Any, Literal, TypedDict
 from provision.alluxio.commands.read import ReadDocument
 from provision.engine.audit import EntryDocument
 from provision.errors import ProblemDocument
+from provision.inventory.selection import BatchDocument
 from provision.inventory.show import Value
 from provision.plans.etcd.data.defrag_etcd import UsageDocument
 from provision.plans.etcd.data.retained import RetainedDocument
 from provision.plans.etcd.data.snapshot_proof import ProofDocument
+
+
+class Part(TypedDict, total=False):
+    """What documents of commands with --batch have: null without --batch, and in a document that
+    merge-reports made of all parts."""
+
+    batch: BatchDocument | None
 
 
 class ErrorDocument(TypedDict):

@@ -74,7 +74,7 @@ GROUPS = (
         "look",
         "Look",
         "what is there, and who changed it",
-        ("check-nodes", "status", "logs", "audit", "list-clusters", "explain"),
+        ("check-nodes", "status", "merge-reports", "logs", "audit", "list-clusters", "explain"),
     ),
     Group(
         "kubernetes",

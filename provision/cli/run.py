@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from provision import progress
 from provision.cli.inventory_path import DEFAULT_INVENTORY
@@ -16,8 +18,11 @@ if TYPE_CHECKING:
     from provision.etcd.cluster.handle import Etcd
     from provision.inventory import Inventory, LoadedInventory
     from provision.inventory.resolved import EtcdCluster
+    from provision.inventory.selection import BatchDocument, Named, Share
     from provision.ssh.passwords import Passwords
     from provision.ssh.session import Fleet, RoundTrip, Stats
+
+    Role = TypeVar("Role", bound=Named)
 
 
 @dataclass(slots=True)
@@ -68,6 +73,11 @@ class Run:
     told_now: set[tuple[str, ...]] = field(default_factory=set)
     told_before: set[tuple[str, ...]] = field(default_factory=set)
     passwords: Passwords | None = None
+    #: The values of --limit and --batch, and how many names --limit chose, with their digest.
+    limit: str = ""
+    share: Share | None = None
+    chosen: tuple[int, str] | None = None
+    started: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
     _loaded: LoadedInventory | None = field(default=None, init=False)
     _inventory: Inventory | None = field(default=None, init=False)
     _fleet: Fleet | None = field(default=None, init=False)
@@ -109,6 +119,43 @@ class Run:
         of thousands of workers. --debug needs them at the end."""
         if not self.debug:
             self._inventory, self._loaded = self.inventory, None
+
+    def part_of(self, limit: str, batch: str) -> None:
+        """Note the values of --limit and --batch: the documents of this run have them. Raises
+        :class:`UsageError` for a wrong ``batch``."""
+        self.limit = limit
+        if batch:
+            from provision.inventory import selection
+
+            self.share = selection.share(batch)
+
+    def choose(self, roles: Sequence[Role], limit: str, batch: str) -> tuple[Role, ...]:
+        """The ``roles`` that --limit and --batch choose. Raises :class:`UsageError`."""
+        from provision.inventory import selection
+
+        self.part_of(limit, batch)
+        chosen = selection.limited(roles, limit)
+        self.chosen = len(chosen), selection.digest(chosen)
+        return chosen if self.share is None else selection.part(chosen, self.share)
+
+    def document(self, document: Mapping[str, Any]) -> dict[str, Any]:
+        """A document of this run, with which part of the whole it is."""
+        return {**document, "batch": self._batch()}
+
+    def _batch(self) -> BatchDocument | None:
+        if self.share is None:
+            return None
+        count, names = self.chosen or (None, None)
+        return {
+            "number": self.share.number,
+            "of": self.share.of,
+            "command": self.command,
+            "cluster": None if self._loaded is None else self._loaded.inventory.cluster,
+            "limit": self.limit,
+            "count": count,
+            "names": names,
+            "began": self.started.isoformat(timespec="seconds"),
+        }
 
     @property
     def fleet(self) -> Fleet:

@@ -30,11 +30,11 @@ Schema = dict[str, Any]
 
 FOLDER = Path(__file__).parent / "json-schemas"
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-#: Every document. Those with two types have the keys of both.
+#: Every document. Those with several types have the keys of all.
 DOCUMENTS: tuple[tuple[Any, ...], ...] = (
-    (PlanDocument, documents.Finished),
-    (CheckDocument,),
-    (StatusDocument,),
+    (PlanDocument, documents.Finished, documents.Part),
+    (CheckDocument, documents.Part),
+    (StatusDocument, documents.Part),
     (documents.TrustHostsDocument,),
     (documents.LogsDocument,),
     (documents.AuditDocument,),
@@ -52,7 +52,7 @@ DOCUMENTS: tuple[tuple[Any, ...], ...] = (
     (documents.RenderMonitorDocument,),
     (documents.RenderHelmDocument,),
     (debug.ManifestDocument,),
-    (documents.ErrorDocument,),
+    (documents.ErrorDocument, documents.Part),
 )
 _SIMPLE = {str: "string", int: "integer", float: "number", bool: "boolean", type(None): "null"}
 

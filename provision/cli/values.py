@@ -65,6 +65,7 @@ _VALUES = {
     "etcd_tarball": _FILE,
     "every": _SECONDS,
     "file": _FILE,
+    "files": Value("FILES", Kind.FILE, several=True),
     "fingerprints": _FILE,
     "folder": _FOLDER,
     "format": Value("FORMAT", Kind.FORMAT),

@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from pathlib import Path
 from typing import NamedTuple
 
 from invoke.parser.argument import Argument
 from invoke.parser.context import ParserContext
 
-from provision.cli.command import SEVERAL, Command, placeholder
+from provision.cli.command import FILES, SEVERAL, Command, placeholder
 from provision.errors import UsageError
 from provision.text import EXCERPT, printable
 
@@ -72,7 +73,9 @@ class _Reader:
     place: int | None = None
 
     def read(self, word: str) -> None:
-        if word.startswith("-") and not (self.waiting and word.partition("=")[0] not in self.flags):
+        stdin = word == "-" and self.task is not None and self.task.word == FILES
+        value = self.waiting and word.partition("=")[0] not in self.flags
+        if word.startswith("-") and not value and not stdin:
             self.words.append(self._option(word))
         elif self.waiting:
             self.waiting = False
@@ -143,6 +146,9 @@ class _Reader:
         if not word:
             what = f"{self.name} was given an empty {shown}: leave it out, or give it a value"
             raise UsageError(what, id="argument-missing")
+        if name == FILES:
+            self.words.append(f"--{name}={word}")
+            return
         if near := get_close_matches(word, self.tasks, n=1, cutoff=_MISTYPED):
             raise UsageError(
                 f"no task is called {_quoted(word)}; did you mean {near[0]}? If it is {shown}, say "
@@ -166,8 +172,15 @@ class _Reader:
         return UsageError(what, id="option-invalid")
 
     def _require_meant(self, word: str) -> None:
-        """Raises :class:`UsageError` when ``word`` is a task, and a host that may be meant."""
+        """Raises :class:`UsageError` when ``word`` is a task, and a host or a file that may be
+        meant."""
         task = self.task
+        if task is not None and task.word == FILES and Path(word).exists():
+            raise UsageError(
+                f"{word} is a task, and a file: for the file say ./{word}; the task goes into a "
+                "command of its own",
+                id="option-invalid",
+            )
         if (
             task is None
             or task.word != SEVERAL

@@ -1,19 +1,24 @@
 """Selects the members or workers of a command: NAMES or ``--limit`` by name, ``--batch`` by share.
 
-Both select in the inventory's order. The others are neither asked nor changed.
+Both select in the inventory's order. The others are neither asked nor changed. The documents of a
+run with ``--batch`` say which part of which whole they are, so that the parts can be joined again.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator, Sequence
-from typing import Protocol, TypeVar
+from dataclasses import dataclass
+from typing import Protocol, TypedDict, TypeVar
 
 from provision.errors import UsageError
 from provision.inventory.ranges import RangeError, expand
 
 #: How many names an error lists.
 SHOWN = 10
+#: Parts at most.
+MOST = 999_999
 _BATCH = re.compile(r"([0-9]{1,6})/([0-9]{1,6})")
 #: Commas that are not within the brackets of a range.
 COMMA = re.compile(r",(?![^\[\]]*\])")
@@ -27,6 +32,32 @@ class Named(Protocol):
 Role = TypeVar("Role", bound=Named)
 
 
+class BatchDocument(TypedDict):
+    """Which part (`number` of `of`) of which whole: a whole is one command with one `limit` on one
+    cluster. `count` and `names` are how many names all parts have together, and the SHA-256 of
+    these; null, as `cluster`, when the run ended before it knew."""
+
+    number: int
+    of: int
+    command: str
+    cluster: str | None
+    limit: str
+    count: int | None
+    names: str | None
+    began: str
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """The ``number``-th of ``of`` equal shares: the value of ``--batch``."""
+
+    number: int
+    of: int
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.of}"
+
+
 def choose(roles: Sequence[Role], limit: str = "", batch: str = "") -> tuple[Role, ...]:
     """The ``roles`` that ``limit`` names, and of these the share in ``batch``.
 
@@ -36,11 +67,24 @@ def choose(roles: Sequence[Role], limit: str = "", batch: str = "") -> tuple[Rol
     The N shares are disjoint, together they are everything, and some are empty when N is larger.
     Raises :class:`UsageError`, also when a name or a pattern of ``limit`` matches no role.
     """
-    chosen = _limited(roles, limit) if limit else tuple(roles)
-    if not batch:
-        return chosen
-    number, of = _share(batch)
-    return chosen[len(chosen) * (number - 1) // of : len(chosen) * number // of]
+    chosen = limited(roles, limit)
+    return part(chosen, share(batch)) if batch else chosen
+
+
+def part(chosen: Sequence[Role], share: Share) -> tuple[Role, ...]:
+    """The roles of this share."""
+    number, of = share.number, share.of
+    return tuple(chosen[len(chosen) * (number - 1) // of : len(chosen) * number // of])
+
+
+def digest(chosen: Sequence[Named]) -> str:
+    """What two inventories with other names, or another order, do not have in common."""
+    return hashlib.sha256("\n".join(role.name for role in chosen).encode()).hexdigest()
+
+
+def limited(roles: Sequence[Role], limit: str) -> tuple[Role, ...]:
+    """As :func:`choose`, before there are shares."""
+    return _limited(roles, limit) if limit else tuple(roles)
 
 
 def _limited(roles: Sequence[Role], limit: str) -> tuple[Role, ...]:
@@ -90,14 +134,15 @@ def _expression(pattern: str) -> str:
     return re.escape(pattern).replace(r"\*", ".*").replace(r"\?", ".")
 
 
-def _share(batch: str) -> tuple[int, int]:
+def share(batch: str) -> Share:
+    """The value of ``--batch``. Raises :class:`UsageError`."""
     match = _BATCH.fullmatch(batch)
     number, of = (int(match[1]), int(match[2])) if match else (0, 0)
     if not 1 <= number <= of:
         raise UsageError(
             f"--batch is K/N, such as 2/4, with K from 1 to N; not {batch!r}", id="option-invalid"
         )
-    return number, of
+    return Share(number, of)
 
 
 def _listed(names: Sequence[str] | dict[str, None]) -> str:

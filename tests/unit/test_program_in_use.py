@@ -234,7 +234,7 @@ OTHER_WAYS = {
     ("cli/run.py", "_say_stats"): "names no command",
     ("cli/tasks/cluster.py", "_put"): "rendered by its caller",
     ("cli/tasks/cluster.py", "logs"): "a log of a host",
-    ("cli/tasks/cluster.py", "_show_status"): "made of terminal.line",
+    ("cli/tasks/cluster.py", "show_status"): "made of terminal.line",
     ("cli/tasks/files.py", "export_ssh_config"): "a file for other programs",
     ("cli/tasks/files.py", "render_client_config"): "a file for other hosts",
     ("cli/tasks/files.py", "render_helm"): "a file for other programs",

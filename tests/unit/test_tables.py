@@ -207,7 +207,7 @@ def on_terminal(what: str, width: int, **environment: str) -> str:
 
 
 def show_status() -> None:
-    cluster._show_status(services(200), wide=False, every=False)
+    cluster.show_status(services(200), wide=False, every=False)
 
 
 @pytest.mark.process

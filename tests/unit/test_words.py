@@ -35,10 +35,12 @@ LEFT_OUT = {
     "add-member": "name",
     "audit": "name",
     "init-inventory": "path",
+    "merge-reports": "files",
     **dict.fromkeys(
         (
             *("kept-data", "restart-workers", "rollback-workers", "rotate-certs", "start-masters"),
             *("start-workers", "status", "stop-masters", "stop-workers", "upgrade-workers"),
+            "check-nodes",
         ),
         "limit",
     ),
@@ -93,7 +95,7 @@ def test_names_are_as_the_value_of_limit(task: str) -> None:
 
 def test_the_next_task_is_no_name() -> None:
     both = values("restart-workers worker1 check-nodes")
-    assert [given.get("limit") for given in both] == ["worker1", None]
+    assert [given["limit"] for given in both] == ["worker1", ""]
     assert len(values("restart-workers check-nodes")) == 2
     assert len(values("stop-workers -n start-workers worker1")) == 2
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypedDict
 
@@ -88,15 +88,7 @@ class ReadProof:
 
     def line(self, alluxio: AlluxioCluster) -> str:
         """The proof in one line, for a person."""
-        text = f"read of {printable(self.path)}: "
-        if self.error:
-            return f"{text}failed"
-        by = "a worker that `fs location` did not name"
-        if self.worker is not None:
-            names = [w.name for w in alluxio.workers if w.hostname == self.worker]
-            by = f"{names[0]} ({self.worker})" if len(names) == 1 else self.worker
-            by += ", which caches it" if self.cached else ", which has not cached it"
-        return f"{text}{self.size} bytes served by {by}; sha256 {self.sha256}"
+        return line(self.document(), [(w.name, w.hostname) for w in alluxio.workers])
 
     def document(self) -> ReadDocument:
         """The proof for ``--format json``."""
@@ -110,6 +102,19 @@ class ReadProof:
             "error": self.error or None,
             "seconds": round(self.seconds, 3),
         }
+
+
+def line(document: ReadDocument, named: Iterable[tuple[str, str]]) -> str:
+    """The proof in one line, for a person. ``named``: workers by name and hostname."""
+    text = f"read of {printable(document['path'])}: "
+    if document["error"]:
+        return f"{text}failed"
+    by, worker = "a worker that `fs location` did not name", document["worker"]
+    if worker is not None:
+        names = [name for name, hostname in named if hostname == worker]
+        by = f"{names[0]} ({worker})" if len(names) == 1 else worker
+        by += ", which caches it" if document["cached"] else ", which has not cached it"
+    return f"{text}{document['bytes']} bytes served by {by}; sha256 {document['sha256'] or ''}"
 
 
 def checked(path: str) -> str:

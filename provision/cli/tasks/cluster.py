@@ -30,6 +30,8 @@ if TYPE_CHECKING:
         "watch": "Show every change that etcd reports, until Ctrl-C (exit code 0).",
         "interval": "With --watch: seconds between two looks at the members' health.",
         "nodes_timeout": "Seconds that a command of bin/alluxio may take on a worker's host.",
+        "limit": common.LIMIT,
+        "batch": common.BATCH,
         "hosts": "Also log in to every worker's host: do all its listeners answer (READY)?",
         "read": common.READ,
         "kubernetes": "Look at the pods of the inventory's kubernetes section, by kubectl.",
@@ -44,9 +46,12 @@ if TYPE_CHECKING:
     },
     writes=("output", "html"),
     formats=("table", "json", "prometheus"),
+    word="limit",
 )
 def check_nodes(
     run: Run,
+    limit: str = "",
+    batch: str = "",
     watch: bool = False,
     interval: float = 10.0,
     nodes_timeout: float = 45.0,
@@ -65,7 +70,13 @@ def check_nodes(
 
     LIVE, FAILED (registered, no lease), STALE (expired lease, not removed), UNREGISTERED (inventory
     only), NOT_INSTALLED, UNKNOWN (etcd only). With --hosts READY: live, and every listener answers.
+    NAMES and --batch choose declared workers; etcd is always looked at as a whole.
     """
+    if (limit or batch) and (watch or kubernetes):
+        raise UsageError(
+            "NAMES and --batch are not for --watch or --kubernetes: leave one out",
+            id="option-invalid",
+        )
     if (hosts or read) and (watch or kubernetes):
         raise UsageError(
             "--hosts and --read are not for --watch or --kubernetes: leave one out",
@@ -97,7 +108,10 @@ def check_nodes(
         from provision.alluxio.commands.read import checked
 
         checked(read)
-        inventory, _ = common.load_alluxio(run)
+    chosen = None
+    if read or limit or batch:
+        inventory, alluxio = common.load_alluxio(run)
+        chosen = run.choose(alluxio.workers, limit, batch)
     else:
         inventory = common.load(run)
     run.drop_file()
@@ -108,13 +122,14 @@ def check_nodes(
             if not run.json:
                 table.watch(_then_quiet(looks), wide=wide, every=all)
             for look in check_nodes.changes(_then_quiet(looks)):
-                terminal.emit_json_line(look.document())
+                terminal.emit_json_line(run.document(look.document()))
         return 0
     seen = check_nodes.run(
         inventory,
         run.etcd(inventory.etcd),
         nodes_timeout=nodes_timeout,
         hosts=hosts,
+        chosen=chosen,
         backups=not inventory.etcd.external,
     )
     if read:
@@ -174,7 +189,8 @@ def _show_check(
     if run.format == "table":
         table.check(seen, wide=wide, every=every)
     elif run.json:
-        _put(output, terminal.json_pieces(seen.document(()), "nodes", seen.node_documents()))
+        document = run.document(seen.document(()))
+        _put(output, terminal.json_pieces(document, "nodes", seen.node_documents()))
     else:
         from provision.check_nodes import prometheus
 
@@ -182,7 +198,7 @@ def _show_check(
     return seen.exit_code
 
 
-def _show_status(seen: Status, *, wide: bool, every: bool) -> None:
+def show_status(seen: Status, *, wide: bool, every: bool) -> None:
     from provision import tables, terminal
     from provision.check_nodes.brief import ROWS, brief
 
@@ -277,15 +293,14 @@ def status(
     from provision import terminal
     from provision.check_nodes import status
     from provision.cli import console
-    from provision.inventory.selection import choose
 
     inventory = common.load(run)
-    chosen = choose(status.roles(inventory), limit, batch)
+    chosen = run.choose(status.roles(inventory), limit, batch)
     seen = status.look(inventory, run.etcd(inventory.etcd), chosen)
     if run.json:
-        terminal.emit_json(seen.document())
+        terminal.emit_json(run.document(seen.document()))
     else:
-        _show_status(seen, wide=wide, every=all)
+        show_status(seen, wide=wide, every=all)
     console.problems(seen.problems)
     return seen.exit_code
 

@@ -350,7 +350,8 @@ def finish(run: Run, plan: Plan, carried: bool, extra: Extra | None = None, line
             finished["would_change"] = plan.changed
         if run.left_out:
             finished["left_out"] = [problem.document() for problem in run.left_out]
-        terminal.emit_json({**plan.document(), "changed": done, **finished, **(extra or {})})
+        whole = {**plan.document(), "changed": done, **finished, **(extra or {})}
+        terminal.emit_json(run.document(whole))
         return
     if run.dry_run and plan.steps:
         terminal.say(f"{plan.changed} would change; nothing was changed (--dry-run)")

@@ -344,10 +344,8 @@ def _chosen(
 ) -> tuple[Inventory, AlluxioCluster, tuple[AlluxioWorker, ...]]:
     """The inventory, its Alluxio part, and the workers that --limit, --batch and
     --allow-unreachable leave."""
-    from provision.inventory.selection import choose
-
     inventory, alluxio = common.load_alluxio(run)
-    chosen = choose(alluxio.workers, limit, batch)
+    chosen = run.choose(alluxio.workers, limit, batch)
     return inventory, alluxio, common.reachable(run, chosen, allow_unreachable)
 
 

@@ -150,12 +150,7 @@ class Stored:
     @property
     def line(self) -> str:
         """The newest backup's age and place, for the screen."""
-        found = self.newest
-        if found is None:
-            some = " on the hosts that answered" if any(h.error for h in self.hosts) else ""
-            return f"backup: none is known{some}"
-        at = f"{found.host}:{found.path}" if found.member else found.path
-        return f"backup: revision {found.name.revision}, {_ago(found.age(self.now))} old, at {at}"
+        return line(self.document())
 
     @property
     def problems(self) -> list[Problem]:
@@ -243,6 +238,17 @@ class Stored:
                 for h in self.hosts
             ],
         }
+
+
+def line(document: StoredDocument) -> str:
+    """The newest backup's age and place, for the screen."""
+    found = document["newest"]
+    if found is None:
+        some = " on the hosts that answered" if any(h["error"] for h in document["hosts"]) else ""
+        return f"backup: none is known{some}"
+    at = f"{found['host']}:{found['path']}" if found["member"] else found["path"]
+    age = _ago(timedelta(seconds=found["age_seconds"]))
+    return f"backup: revision {found['revision']}, {age} old, at {at}"
 
 
 def look(inventory: Inventory, fleet: Fleet) -> Stored:
