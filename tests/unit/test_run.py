@@ -122,6 +122,7 @@ def test_with_json_it_is_one_document(capsys: pytest.CaptureFixture[str]) -> Non
     assert out.isascii()
     assert json.loads(out) == {
         "schema": "alluxio-provision/error/1",
+        "batch": None,
         "id": "preflight-failed",
         "error": "two \x9b31m things",
         "exit_code": 3,
@@ -312,6 +313,7 @@ def test_every_task_says_what_it_and_its_options_do() -> None:
             assert argument.help, f"{name} --{option}"
         reads_one = name not in (
             *("init-inventory", "import-ansible", "inventory-schema", "show-schema", "explain"),
+            "merge-reports",
         )
         assert ("inventory" in options) is reads_one
 

@@ -11,7 +11,7 @@ from provision.errors import Problem
 from provision.inventory.resolved import AlluxioCluster, EtcdCluster
 
 #: Seconds of one core for a login at etcd's default cost; each step more doubles them. Measured:
-#: 0.04 s; an older processor, or one that others use, takes longer.
+#: 0.05 s; an older processor, or one that others use, takes longer.
 SECONDS, COST = 0.1, 10
 #: The logins of workers that restart together may take so many seconds, and so much of the time of
 #: a lease.
