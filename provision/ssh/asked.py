@@ -39,6 +39,9 @@ _UNSUPPORTED = {
     "addressfamily": "any",
 }
 _LOOP = "jumphost loop"
+#: Some releases take fewer characters on the command line than in a file (``ssh.c``), such as no
+#: backslash of a domain's user.
+_USER_REFUSED = "username contains invalid characters"
 _AT_FAULT = re.compile(r"line \d+")
 
 
@@ -80,12 +83,16 @@ class Ssh:
     def names_user(self, host: str, port: int | None) -> bool:
         """Whether the files name a user for ``host``. Without one, ssh answers with its own."""
         if self._fallback is None:
-            files = self._files
-            if files is None:
-                files = [Path("~/.ssh/config").expanduser(), SYSTEM]
-            self._fallback = _merged(files, f"Match all\nUser {_NOBODY}\n")
+            self._fallback = _merged(self._every, f"Match all\nUser {_NOBODY}\n")
         (found,) = self._ask(host, None, port, self._fallback)["user"]
         return found != _NOBODY
+
+    @property
+    def _every(self) -> Sequence[Path]:
+        """The files, also those of ssh's own."""
+        if self._files is not None:
+            return self._files
+        return [Path("~/.ssh/config").expanduser(), SYSTEM]
 
     def _ask(
         self,
@@ -95,6 +102,11 @@ class Ssh:
         file: tempfile._TemporaryFileWrapper[str] | None,
     ) -> dict[str, list[str]]:
         code, out, err = self._run(host, user, port, file)
+        if code != 0 and _USER_REFUSED in err and user is not None and '"' not in user:
+            # In a file, it wins as much where it comes first.
+            last = "" if self._files is None else _known_hosts_at_home()
+            file, user = _merged(self._every, last, first=f'User "{user}"\n'), None
+            code, out, err = self._run(host, user, port, file)
         if code != 0 and _LOOP in err:
             # "Host *" with a ProxyJump also matches the jump host, but is not meant for it.
             code, out, err = self._run(host, user, port, file, "-o", "ProxyJump=none")
@@ -156,7 +168,9 @@ class Ssh:
         return (named or lines[-1:] or ["it ends without a word"])[0]
 
 
-def _merged(files: Sequence[Path], last: str = "") -> tempfile._TemporaryFileWrapper[str]:
+def _merged(
+    files: Sequence[Path], last: str = "", *, first: str = ""
+) -> tempfile._TemporaryFileWrapper[str]:
     """One file for ``ssh -F``, which takes the place of both files that ssh reads without it.
 
     The first file stands in it line by line, so that ssh's errors name the right line. What is
@@ -174,7 +188,7 @@ def _merged(files: Sequence[Path], last: str = "") -> tempfile._TemporaryFileWra
     merged = tempfile.NamedTemporaryFile(  # noqa: SIM115
         "w", prefix="ssh_config-", errors="surrogateescape"
     )
-    merged.write(text + last)
+    merged.write(first + text + last)
     merged.flush()
     return merged
 

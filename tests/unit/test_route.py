@@ -418,6 +418,22 @@ def test_ssh_is_asked_once_a_host_and_not_without_a_reason(
 
 
 @pytest.mark.process
+def test_a_user_that_ssh_takes_only_in_a_file(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str
+) -> None:
+    """A domain's user: OpenSSH of Debian's unstable release refuses the backslash behind -l."""
+    if program == "no ssh":
+        return
+    real = shutil.which("ssh")
+    refused = 'case "$*" in *"-l DOM"*) echo "remote username contains invalid characters" >&2'
+    calls = Counted(tmp_path, monkeypatch, f'{refused}; exit 255;; esac; exec {real} "$@"')
+    config = "User other\nMatch user DOM*\n  Port 2022\n"
+    (hop,) = hops(Machine("h", "DOM\\me"), home, config)
+    assert (hop.user, hop.port) == ("DOM\\me", 2022)
+    assert calls() == 2
+
+
+@pytest.mark.process
 def test_another_program_named_ssh_is_not_asked(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
