@@ -444,8 +444,10 @@ def _probe(cluster: EtcdCluster, member: EtcdMember) -> Probe:
             )
         ),
         paths=(f"{member.data_dir}/member", recovery_marker.path(member)),
-        # This tool's own CA makes certificates that are valid by every host's clock.
-        kinds=Kind.CLOCK if cluster.tls.peer or cluster.tls.client else Kind.NONE,
+        # Addresses: at which of them the member listens. Clock: this tool's own CA makes
+        # certificates that are valid by every host's clock.
+        kinds=Kind.ADDRESSES
+        | (Kind.CLOCK if cluster.tls.peer or cluster.tls.client else Kind.NONE),
     )
 
 
