@@ -55,6 +55,7 @@ class Trial:
     package: str
 
 
+_BYTES = r'[ "$(printf "\377" | tr "\377" x)" = x ]'
 #: busybox's programs have these names, but lack this. uutils 0.0.17 reads only text: its tr ends at
 #: a byte that is none, without an error, and so would hide what comes after it.
 TRIALS = (
@@ -64,11 +65,7 @@ TRIALS = (
         _FIND,
     ),
     Trial("readlink -m", ("readlink", "-m", "/"), _COREUTILS),
-    Trial(
-        "tr of every byte",
-        ("sh", "-c", r'[ "$(printf "\377" | tr "\377" x)" = x ]'),
-        _COREUTILS,
-    ),
+    Trial("tr of every byte", ("sh", "-c", _BYTES), _COREUTILS),
 )
 #: What the facts script itself tries.
 _TRIED = {
@@ -89,14 +86,14 @@ _PACKAGES = {
 
 def asked() -> str:
     """Shell lines, after ``facts.sh``, that print what the host lacks for changes."""
-    # find ends with an error when readlink does: one command for all that is tried.
+    # find ends with an error when readlink does: one command for most of what is tried.
     once = "find /proc/version '(' ! -name '*' -printf x -delete ')' -o -exec readlink -m / '{}' +"
     tried = " ".join(f"tries {shlex.quote(t.what)} {shlex.join(t.command)};" for t in TRIALS)
     return "\n".join(
         [
             f"needs {' '.join(CHANGE)}",
             '[ -n "$stated" ] || tries "stat -c" stat -c %A /',
-            f"as_root {once} || {{ becomes; {tried} }}",
+            f"as_root {once} && {_BYTES} || {{ becomes; {tried} }}",
             selinux.asked(),
         ]
     )
