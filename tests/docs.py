@@ -206,7 +206,14 @@ PLACES: dict[str, dict[str, Place]] = {
         "invoke audit": LAB,
     },
     "docs/performance.md": {
-        "seq 2 | xargs -P 2 -I{} invoke status --limit 'worker[0-1]' --batch {}/2": LAB
+        "seq 2 | xargs -P 2 -I{} invoke status --limit 'worker[0-1]' --batch {}/2": LAB,
+        "parallel --jobs 1 --sshlogin etcd0,etcd1,etcd2 alluxio-provision check-nodes --hosts "
+        "--batch {}/6 --format json ::: 1 2 3 4 5 6 | alluxio-provision merge-reports": (
+            _on_the_lab("batches", "a_look_by_three_machines_is_the_look_of_one")
+        ),
+        "sbatch --wait /srv/shared/run/job": NotHere(
+            "by bench/slurm, on nine hosts of its own with Debian's Slurm in their box: minutes"
+        ),
     },
     "docs/ssh.md": {
         "invoke trust-hosts": _at_sshds("all_keys_are_shown_and_asked_for_once"),

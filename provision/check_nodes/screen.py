@@ -12,7 +12,7 @@ from datetime import datetime, timezone
 
 from provision.alluxio.commands import read
 from provision.check_nodes.result import CheckDocument, CheckReport, EtcdDocument, NodeDocument
-from provision.check_nodes.verdict import NodeVerdict, State, summary
+from provision.check_nodes.verdict import NodeVerdict, State
 from provision.errors import Problem, from_document
 from provision.inventory.membership_type import MembershipType
 from provision.plans.etcd.data import stored
@@ -83,7 +83,7 @@ def of_document(document: CheckDocument) -> Screen:
         lease,
         stored.line(backups) if backups is not None else "",
         (read.line(proof, named), bool(proof["error"])) if proof is not None else None,
-        summary(nodes) if alluxio is not None else "",
+        alluxio["summary"] if alluxio is not None else "",
     )
 
 

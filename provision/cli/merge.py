@@ -49,6 +49,7 @@ def merge(whole: Whole, *, drift: bool = False) -> Merged:
     parts = {p.name: cast(Any, p.document) for p in whole.reported}
     if whole.schema == "alluxio-provision/check-nodes/1":
         check = looks.check(cast("dict[str, CheckDocument]", parts))
+        _note_unseen(whole, check)
         code = worst([check["exit_code"], *codes])
         problems = [*check["problems"], *more]
         return Merged({**check, "exit_code": code, "problems": problems}, code, failed)
@@ -57,6 +58,16 @@ def merge(whole: Whole, *, drift: bool = False) -> Merged:
         code = worst([status(seen).exit_code, *codes])
         return Merged({**seen, "problems": [*seen["problems"], *more]}, code, failed)
     return _plan(whole, failed, codes, drift=drift)
+
+
+def _note_unseen(whole: Whole, check: CheckDocument) -> None:
+    """The workers of failed parts are in no row, so the summary has to say it."""
+    alluxio = check["alluxio"]
+    if alluxio is None or whole.count is None or not whole.failed:
+        return
+    left = whole.count - sum(n["name"] is not None for n in alluxio["nodes"])
+    if left:
+        alluxio["summary"] += f"; {left} not looked at, because a part failed"
 
 
 def status(document: StatusDocument) -> Status:

@@ -457,6 +457,9 @@ def test_a_part_that_failed_is_in_the_report() -> None:
     one = {**report(LIVE, taken=WHEN).document(), "batch": batch(Share(1, 2))}
     merged = joined(one, error(Share(2, 2), 3))
     assert merged.code == merged.document["exit_code"] == 3
+    assert merged.document["alluxio"]["summary"] == (
+        "1 worker: 1 LIVE; 8 not looked at, because a part failed"
+    )
     assert [(p["where"], p["what"]) for p in merged.document["problems"]] == [
         ("part 2/2", "3 hosts (exit code 3)"),
         ("w9", "no route"),
