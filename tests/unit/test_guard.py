@@ -24,7 +24,7 @@ from provision.etcd.cluster.handle import Etcd
 from provision.etcd.cluster.health import ClusterHealth, MemberHealth
 from provision.etcd.member import layout
 from provision.host import gather
-from provision.host.facts import HostFacts, Probe
+from provision.host.facts import HostFacts, Kind, Probe
 from provision.host.ownership import KEY
 from provision.host.resources import File
 from provision.inventory.resolved import Established, EtcdCluster, Machine
@@ -576,7 +576,7 @@ class TestObserve:
             layout.UNIT_PATH,
         }
         assert probe.paths == ("/var/lib/etcd/member", "/var/lib/etcd/unfinished")
-        assert not probe.kinds
+        assert probe.kinds == Kind.ADDRESSES  # at which of them it listens
 
 
 def test_what_is_read_of_a_silent_members_data_is_read_as_its_owner() -> None:

@@ -425,7 +425,6 @@ EXEMPT = {
     ("download.py", "opened"): "its caller says it",
     ("engine/lock.py", "_heartbeat"): "in the background",
     ("etcd/api/client.py", "EtcdClient.snapshot"): "its caller says it",
-    ("etcd/api/many_calls.py", "ask"): "its caller says it",
     ("etcd/cluster/guard.py", "observe"): "each of the two says itself",
     ("kubernetes/check.py", "run"): "each is a call of kubectl",
     ("kubernetes/check.py", "_forwarded"): "each is a call of kubectl",
