@@ -1,7 +1,7 @@
 """The documents of all parts of a look (--batch K/N), joined into the document of the whole.
 
 Each part has looked at all of etcd, and at its own workers. Of what all parts have looked at, the
-worst counts: the verdict of the whole is never better than that of any part.
+worst counts: the whole is never better than its worst part.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """One verdict, document and screen of the documents of all parts (--batch K/N).
 
-The exit code is the command's own over the whole, and not better than that of any part. A part that
+The exit code is the command's own over the whole, and never better than the worst part's. A part that
 failed with "nothing was changed" beside one that has changed something makes a change that stopped
 part-way (4): running again continues it.
 """

@@ -54,7 +54,7 @@ WORST = (70, 130, 4, 3, 5, 2, 1, 0)
 
 
 class PartsFailed(ProvisionError):
-    """Parts that failed, or that are missing: the code is not better than that of any part."""
+    """Parts that failed, or that are missing: the code is never better than the worst part's."""
 
     def __init__(self, message: str, problems: Sequence[Problem], code: int, **id: Any) -> None:
         super().__init__(message, problems, **id)

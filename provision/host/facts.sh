@@ -267,7 +267,7 @@ paths() { # paths PATH… / FOLDER…: looks at these, and at all folders on the
   for line in $alone; do
     who=${line%%"|"*} path=${line#*"|"}
     echo "file $path"
-    # What becomes the user has neither the answer's stream nor that of its own end.
+    # The user's process has no access to the answer's stream, nor to the stream of its exit code.
     { code=$({
       { (by head -c 262145 -- "$path") 3>&- 4>&-; echo $? >&4; } | base64 >&3 4>&-
     } 4>&1); } 3>&1

@@ -34,7 +34,7 @@ def merge_reports(
     """Make one report of the parts that ran with --batch K/N --format json. Contacts nothing.
 
     All N parts must be there, each once. One that failed counts, too: the exit code is the
-    command's own for the whole, and not better than that of any part.
+    command's own for the whole, and never better than the worst part's.
     """
     from provision import terminal
     from provision.check_nodes import screen, table
