@@ -1,8 +1,8 @@
 """One verdict, document and screen of the documents of all parts (--batch K/N).
 
-The exit code is the command's own over the whole, and never better than the worst part's. A part that
-failed with "nothing was changed" beside one that has changed something makes a change that stopped
-part-way (4): running again continues it.
+The exit code is the command's own over the whole, and never better than the worst part's. A part
+that failed with "nothing was changed" beside one that has changed something makes a change that
+stopped part-way (4): running again continues it.
 """
 
 from __future__ import annotations
