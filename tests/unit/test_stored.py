@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -146,6 +148,31 @@ def test_the_schedule_in_systemds_own_words(asked: tuple[HostFacts, stored.Host]
     if not facts.commands["schedule"].strip():
         pytest.skip("no systemd-analyze here")
     assert host.longest == 7 * DAILY
+
+
+@pytest.mark.parametrize("word", ["Iter.", "Iteration"])
+def test_the_schedule_as_systemd_252_and_262_print_it(
+    word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shim = tmp_path / "systemd-analyze"
+    lines = [
+        "  Original form: weekly",
+        "    Next elapse: Mon 2026-12-07 00:00:00 UTC",
+        "       From now: 6 days left",
+        f"{word:>12} #2: Mon 2026-12-14 00:00:00 UTC",
+        "       From now: 1 week 6 days left",
+    ]
+    shim.write_text("#!/bin/sh\ncat <<'END'\n" + "\n".join(lines) + "\nEND\n")
+    shim.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    script = stored.schedule("weekly")
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True)
+    first, second = map(int, done.stdout.split())
+    assert second - first == 7 * DAILY
+    # The script of the timer reads the same lines.
+    reads = next(line for line in script.split(" | ") if line.startswith("sed "))
+    template = Path(__file__).parents[2] / "templates" / "etcd-backup.sh.j2"
+    assert reads in template.read_text()
 
 
 def test_a_host_may_not_fill_this_machines_disk(

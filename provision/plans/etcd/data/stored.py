@@ -306,7 +306,7 @@ def schedule(calendar: str) -> str:
     """A command that prints the next times of a schedule, in seconds since 1970."""
     return (
         f"LC_ALL=C systemd-analyze calendar --iterations=8 {shlex.quote(calendar)} 2>/dev/null | "
-        "sed -n 's/^ *\\(Next elapse\\|Iter. #[0-9]*\\): *//p' | "
+        "sed -n 's/^ *\\(Next elapse\\|Iter[a-z.]* #[0-9]*\\): *//p' | "
         # uutils and busybox do not read weekday and zone. What counts is the time between two.
         'while read -r day next; do date -d "$day $next" +%s 2>/dev/null || '
         'date -u -d "${next% *}" +%s; done'
