@@ -150,6 +150,7 @@ def test_the_schedule_in_systemds_own_words(asked: tuple[HostFacts, stored.Host]
     assert host.longest == 7 * DAILY
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("word", ["Iter.", "Iteration"])
 def test_the_schedule_as_systemd_252_and_262_print_it(
     word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
