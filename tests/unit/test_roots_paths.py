@@ -138,7 +138,7 @@ READ = frozenset(
 NONE_OF_ITS_OWN = frozenset(
     {
         *("engine/plan", "host/gather", "etcd/pki/imported", "plans/alluxio/endpoints"),
-        *("plans/etcd/auth", "plans/etcd/state/observe"),
+        *("plans/etcd/auth", "plans/etcd/state/observe", "engine/joined"),
     }
 )
 _SENDS = re.compile(

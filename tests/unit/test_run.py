@@ -125,6 +125,7 @@ def test_with_json_it_is_one_document(capsys: pytest.CaptureFixture[str]) -> Non
         "error": "two \x9b31m things",
         "exit_code": 3,
         "problems": [p.document() for p in PROBLEMS],
+        "batch": None,
     }
 
 
@@ -311,6 +312,7 @@ def test_every_task_says_what_it_and_its_options_do() -> None:
             assert argument.help, f"{name} --{option}"
         reads_one = name not in (
             *("init-inventory", "import-ansible", "inventory-schema", "show-schema", "explain"),
+            "merge-reports",
         )
         assert ("inventory" in options) is reads_one
 
