@@ -127,7 +127,6 @@ def test_with_json_it_is_one_document(capsys: pytest.CaptureFixture[str]) -> Non
         "error": "two \x9b31m things",
         "exit_code": 3,
         "problems": [p.document() for p in PROBLEMS],
-        "batch": None,
     }
 
 
