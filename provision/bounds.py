@@ -22,9 +22,8 @@ READ_SECONDS = 600.0
 #: Bytes of one answer of etcd. etcd's own limit for a request (--max-request-bytes) is 1.5 MiB, and
 #: an answer has many keys.
 ANSWER = 64 * MIB
-#: Bytes that a page of keys should have: a page of larger values gets fewer keys. A page is in
-#: memory three times while it is taken over.
-PAGE_BYTES = MIB
+#: Bytes that a page of keys should have: a page of larger values gets fewer keys.
+PAGE_BYTES = 8 * MIB
 #: Bytes of a value that is parsed as a worker's: JSON takes some twenty times its size in memory.
 VALUE = 256 << 10
 #: Names of Alluxio clusters in one etcd. Nobody has seen more than some dozens.
