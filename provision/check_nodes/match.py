@@ -272,20 +272,19 @@ def _claims(
     Among live ids the address decides, because clients connect to it. Among dead ids the identity
     decides, because the worker comes back with it.
     """
-    by_address: dict[tuple[str, int], tuple[_Seen, ...]] = {}
-    by_identity: dict[str, tuple[_Seen, ...]] = {}
+    by_address: dict[tuple[str, int], list[_Seen]] = {}
+    by_identity: dict[str, list[_Seen]] = {}
     for one in sorted(seen, key=lambda s: -s.revision):
-        by_address[one.address] = (*by_address.get(one.address, ()), one)
+        by_address.setdefault(one.address, []).append(one)
         if identities:
-            bare = _bare(one.worker_id)
-            by_identity[bare] = (*by_identity.get(bare, ()), one)
+            by_identity.setdefault(_bare(one.worker_id), []).append(one)
 
-    def at_address(worker: AlluxioWorker) -> tuple[_Seen, ...]:
-        return by_address.get(address(worker), ())
+    def at_address(worker: AlluxioWorker) -> list[_Seen]:
+        return by_address.get(address(worker), [])
 
-    def of_identity(worker: AlluxioWorker) -> tuple[_Seen, ...]:
+    def of_identity(worker: AlluxioWorker) -> list[_Seen]:
         known = identities.get(worker.name)
-        return by_identity.get(_bare(known), ()) if known else ()
+        return by_identity.get(_bare(known), []) if known else []
 
     claimed: dict[str, _Seen] = {}
     taken: set[str] = set()

@@ -19,8 +19,9 @@ from rich.console import Console
 
 from provision import bounds, wait
 from provision.alluxio.commands.nodes import parse_info_nodes
+from provision.alluxio.membership import registrations
 from provision.bounds import Flow
-from provision.check_nodes import State, brief
+from provision.check_nodes import State, brief, match
 from provision.check_nodes import table as screen_report
 from provision.host import facts
 from provision.kubernetes.kubectl import Kubectl, KubectlError
@@ -117,18 +118,29 @@ def test_a_table_has_some_rows_and_a_count(capsys: pytest.CaptureFixture[str]) -
 @pytest.mark.parametrize(
     "body",
     [
-        lambda count: "command x\n" + "said x|\n" * count,
-        lambda count: "data \n" * count,
-        lambda count: "".join(f"unit Id=u{n}\nunit \n" for n in range(count // 4)),
+        lambda count: "command x\n" + "said\n" * count + "\n@@M\n",
+        lambda count: "command x\nsaid\n@@M\n" * (count // 3),
+        lambda count: "data 0\n\n@@M\n" * (count // 3),
+        lambda count: "units\n" + "".join(f"Id=u{n}\n\n" for n in range(count // 2)) + "@@\n",
         lambda count: "".join(f"size f{n}|1\n" for n in range(count)),
     ],
 )
 def test_facts_take_time_in_proportion(body: Callable[[int], str]) -> None:
-    """A host may send 32 MiB: 4,000,000 lines like these."""
-    text = f"@@begin\n{body(1_000_000)}@@end\n"
+    """A host may send 32 MiB: 4,000,000 lines like these. The last one shows that all were read."""
+    text = f"@@begin\nasked M\n{body(1_000_000)}bad\n@@end\n"
     started = time.process_time()
-    with pytest.raises(Unreachable):
+    with pytest.raises(Unreachable) as refused:
         facts.parse(Result(0, text, "", 1.0), "h")
+    assert "unexpected line 'bad'" in refused.value.problems[0].what
+    assert time.process_time() - started < 10
+
+
+@pytest.mark.long
+def test_ids_at_one_address_take_time_in_proportion() -> None:
+    value = registrations.UnknownRegistration("w", "")
+    seen = [match._Seen(f"w{n}", value, True, "h", 29999, n, (), 1) for n in range(100_000)]
+    started = time.process_time()
+    assert match._claims((), seen, {}) == {}
     assert time.process_time() - started < 10
 
 
