@@ -317,21 +317,10 @@ def resolve(
         )
 
     def machine(host: str, own: model.Ssh, key: str) -> Machine:
-        if not own.model_fields_set:  # thousands of workers have no values of their own
-            return Machine(
-                host,
-                shared.user,
-                shared.port,
-                shared.key,
-                shared.known_hosts,
-                shared.jump,
-                shared.sudo_password,
-                shared.key_passphrase,
-                shared.connect_timeout,
-                where[key],
-            )
-        fields = {f: getattr(own, f) for f in own.model_fields_set}
-        at = target(file.ssh.model_copy(update=fields))
+        at = shared
+        if own.model_fields_set:  # thousands of workers have no values of their own
+            fields = {f: getattr(own, f) for f in own.model_fields_set}
+            at = target(file.ssh.model_copy(update=fields))
         return replace(at, host=host, where=where[key])
 
     def source(s: model.Source) -> model.Source:

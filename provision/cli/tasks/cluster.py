@@ -386,13 +386,12 @@ def audit(run: Run, name: str = "", lines: int = 50, wide: bool = False) -> int:
 def destroy(run: Run, yes_delete: str = "", other_clusters_unknown: str = "") -> int:
     """Remove workers and etcd with all their data. Asks for the cluster's name."""
     from provision.plans import destroy
-    from provision.plans.etcd.state import other_clusters
 
     inventory = common.load(run)
     what = "This deletes etcd, the workers and ALL their data"
     consent = common.Consent(inventory.cluster, yes_delete, "destroyed", what, "--yes-delete")
     consent.require_possible(run)
-    agreed = other_clusters.agrees(inventory, other_clusters_unknown)
+    agreed = common.agrees(inventory, other_clusters_unknown)
     plan = destroy.destroy(inventory, run.fleet)
     notes: tuple[Problem, ...] = ()
     if inventory.etcd.external or destroy.deletes_etcd(plan):

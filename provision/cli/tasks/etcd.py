@@ -150,10 +150,9 @@ def enable_auth(run: Run, lock_out: str = "", other_clusters_unknown: str = "") 
     their login and are restarted; every other client without one is refused from then on.
     """
     from provision.plans.etcd import auth
-    from provision.plans.etcd.state import other_clusters
 
     common.require_own_etcd(run)
-    agreed = other_clusters.agrees(run.inventory, other_clusters_unknown)
+    agreed = common.agrees(run.inventory, other_clusters_unknown)
     inventory = common.load_own_etcd(run)
     etcd = run.etcd(inventory.etcd)
     seen, named = auth.observe(inventory, etcd), common.names(lock_out)
@@ -170,10 +169,9 @@ def enable_auth(run: Run, lock_out: str = "", other_clusters_unknown: str = "") 
 def disable_auth(run: Run, lock_out: str = "", other_clusters_unknown: str = "") -> int:
     """Turn etcd's authentication off (etcd.auth.enabled: false); users and roles stay."""
     from provision.plans.etcd import auth
-    from provision.plans.etcd.state import other_clusters
 
     common.require_own_etcd(run)
-    agreed = other_clusters.agrees(run.inventory, other_clusters_unknown)
+    agreed = common.agrees(run.inventory, other_clusters_unknown)
     inventory = common.load_own_etcd(run)
     etcd = run.etcd(inventory.etcd)
     seen, named = auth.observe(inventory, etcd), common.names(lock_out)

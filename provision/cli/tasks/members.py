@@ -64,10 +64,10 @@ def remove_member(
 ) -> int:
     """Remove a member, the leader too. Its unit is stopped and disabled, its data kept aside."""
     from provision.plans.etcd.members import remove_member
-    from provision.plans.etcd.state import observe, other_clusters
+    from provision.plans.etcd.state import observe
 
     common.require_own_etcd(run)
-    agreed = other_clusters.agrees(run.inventory, other_clusters_unknown)
+    agreed = common.agrees(run.inventory, other_clusters_unknown)
     inventory = common.load_own_etcd(run)
     etcd = run.etcd(inventory.etcd)
     seen = observe.observe(etcd, dispensable=(name,))
@@ -103,10 +103,10 @@ def replace_member(
 ) -> int:
     """Replace a dead member: the old one is removed, a new one of its name joins as a learner."""
     from provision.plans.etcd.members import replace_member
-    from provision.plans.etcd.state import observe, other_clusters
+    from provision.plans.etcd.state import observe
 
     common.require_own_etcd(run)
-    agreed = other_clusters.agrees(run.inventory, other_clusters_unknown)
+    agreed = common.agrees(run.inventory, other_clusters_unknown)
     inventory = _taking_over(common.load_own_etcd(run), take_over)
     etcd = run.etcd(inventory.etcd)
     seen = observe.observe(etcd)
