@@ -146,11 +146,12 @@ class Run:
         if self.share is None:
             return None
         count, names = self.chosen or (None, None)
+        known = self._loaded is not None or self._inventory is not None
         return {
             "number": self.share.number,
             "of": self.share.of,
             "command": self.command,
-            "cluster": None if self._loaded is None else self._loaded.inventory.cluster,
+            "cluster": self.inventory.cluster if known else None,
             "limit": self.limit,
             "count": count,
             "names": names,

@@ -744,8 +744,9 @@ alluxio:
     return path
 
 
+@pytest.mark.parametrize("kept", [True, False], ids=["the file is kept", "the file is dropped"])
 def test_every_document_of_a_part_says_which_it_is(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    kept: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The same for a look, a plan and an error."""
     inventory = builders.inventory(
@@ -755,6 +756,8 @@ def test_every_document_of_a_part_says_which_it_is(
     workers = inventory.alluxio.workers
     run = Run("start-workers", format="json")
     run._loaded = cast(Any, SimpleNamespace(inventory=inventory))
+    if not kept:
+        run.drop_file()
     assert [w.name for w in run.choose(workers, "w[1-8]", "2/4")] == ["w3", "w4"]
     common.finish(run, Plan("start-workers", "c"), False, {"live": []})
     cluster._show_check(run, report(), "", "")
