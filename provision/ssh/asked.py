@@ -73,7 +73,7 @@ class Ssh:
         self._files = files
         # Without this, ssh names the files of the account's home, whatever HOME says.
         self._own = None if files is None else _merged(files, _known_hosts_at_home())
-        self._fallback: tempfile._TemporaryFileWrapper[str] | None = None
+        self._fallback: str | None = None
 
     def lookup(self, host: str, user: str | None, port: int | None) -> Options:
         """The options for ``host``. A given user and port win. Raises :class:`ConfigError`."""
@@ -99,19 +99,19 @@ class Ssh:
         host: str,
         user: str | None,
         port: int | None,
-        file: tempfile._TemporaryFileWrapper[str] | None,
+        text: str | None,
     ) -> dict[str, list[str]]:
-        code, out, err = self._run(host, user, port, file)
+        code, out, err = self._run(host, user, port, text)
         if code != 0 and _USER_REFUSED in err and user is not None and '"' not in user:
             # In a file, it wins as much where it comes first.
             last = "" if self._files is None else _known_hosts_at_home()
-            file, user = _merged(self._every, last, first=f'User "{user}"\n'), None
-            code, out, err = self._run(host, user, port, file)
+            text, user = _merged(self._every, last, first=f'User "{user}"\n'), None
+            code, out, err = self._run(host, user, port, text)
         if code != 0 and _LOOP in err:
             # "Host *" with a ProxyJump also matches the jump host, but is not meant for it.
-            code, out, err = self._run(host, user, port, file, "-o", "ProxyJump=none")
+            code, out, err = self._run(host, user, port, text, "-o", "ProxyJump=none")
         if code != 0:
-            raise ConfigError(f"ssh -G {host}: {self._said(err, file)}")
+            raise ConfigError(f"ssh -G {host}: {self._said(err)}")
         found: dict[str, list[str]] = {}
         for line in out.splitlines():
             key, _, value = line.partition(" ")
@@ -123,12 +123,28 @@ class Ssh:
         host: str,
         user: str | None,
         port: int | None,
-        file: tempfile._TemporaryFileWrapper[str] | None,
+        text: str | None,
         *more: str,
     ) -> tuple[int, str, str]:
-        """One answer of ssh: its exit code, its output, and its errors."""
+        """One answer of ssh, with ``text`` as its file: its exit code, its output, its errors."""
+        if text is None:
+            return self._call(host, user, port, *more)
+        # Only as long as ssh reads it: what lives as long as this object is left in /tmp when the
+        # interpreter ends before it frees the object.
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="ssh_config-", errors="surrogateescape"
+        ) as file:
+            file.write(text)
+            file.flush()
+            code, out, err = self._call(host, user, port, "-F", file.name, *more)
+        if self._files:
+            err = err.replace(file.name, str(self._files[0]))
+        return code, out, err
+
+    def _call(
+        self, host: str, user: str | None, port: int | None, *more: str
+    ) -> tuple[int, str, str]:
         command = [self._program, "-T", "-G", *more]
-        command += ["-F", file.name] if file is not None else []
         command += ["-o", f"IdentityFile={_MARKER}", "-o", "ControlPath=/%C/%i/%L/%l/%u"]
         command += ["-l", user] if user is not None else []
         command += ["-p", str(port)] if port is not None else []
@@ -159,19 +175,16 @@ class Ssh:
             err.decode(errors="replace"),
         )
 
-    def _said(self, text: str, file: tempfile._TemporaryFileWrapper[str] | None) -> str:
+    @staticmethod
+    def _said(text: str) -> str:
         """The line of ssh's errors that names the line at fault, else the last one."""
-        if file is not None and self._files:
-            text = text.replace(file.name, str(self._files[0]))
         lines = [printable(line.strip(), 300) for line in text.splitlines() if line.strip()]
         named = [line for line in lines if _AT_FAULT.search(line)]
         return (named or lines[-1:] or ["it ends without a word"])[0]
 
 
-def _merged(
-    files: Sequence[Path], last: str = "", *, first: str = ""
-) -> tempfile._TemporaryFileWrapper[str]:
-    """One file for ``ssh -F``, which takes the place of both files that ssh reads without it.
+def _merged(files: Sequence[Path], last: str = "", *, first: str = "") -> str:
+    """The text of one file for ``ssh -F``, in place of both files that ssh reads without it.
 
     The first file stands in it line by line, so that ssh's errors name the right line. What is
     relative to the home of the account (an Include, ``~``) is made relative to the file's own home.
@@ -184,13 +197,7 @@ def _merged(
         text += "\n"
     for path in files[1:]:
         text += f'Match all\nInclude "{path}"\n'
-    # It stays for as long as the object that it is returned to.
-    merged = tempfile.NamedTemporaryFile(  # noqa: SIM115
-        "w", prefix="ssh_config-", errors="surrogateescape"
-    )
-    merged.write(first + text + last)
-    merged.flush()
-    return merged
+    return first + text + last
 
 
 def _known_hosts_at_home() -> str:

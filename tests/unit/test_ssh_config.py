@@ -6,6 +6,9 @@ import os
 import pwd
 import random
 import shutil
+import socket
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -141,3 +144,35 @@ def with_defaults(found: Options, defaults: Options, user: str) -> Options:
         user_known_hosts=found.user_known_hosts or defaults.user_known_hosts,
         global_known_hosts=found.global_known_hosts or defaults.global_known_hosts,
     )
+
+
+@pytest.mark.process
+def test_a_run_leaves_no_temporary_file(tmp_path: Path) -> None:
+    """Nothing is left to the end of the interpreter: it does not free everything."""
+    (tmp_path / ".ssh").mkdir()
+    (tmp_path / ".ssh" / "config").write_text("Host other\n  User x\n")
+    (tmp_path / "temporary").mkdir()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    (tmp_path / "inventory.yml").write_text(
+        f"""
+ssh: {{user: u, port: {port}}}
+etcd:
+  version: 3.6.16
+  source: {{path: a.tar.gz, sha256: {"0" * 64}}}
+  members: {{e0: {{host: 127.0.0.1}}}}
+"""
+    )
+    program = "from provision.cli.main import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", program, "status", "-i", "inventory.yml"],
+        cwd=tmp_path,
+        env={**os.environ, "HOME": str(tmp_path), "TMPDIR": str(tmp_path / "temporary")},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert "refused" in done.stdout, done.stderr
+    assert [*(tmp_path / "temporary").iterdir()] == []
