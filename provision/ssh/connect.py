@@ -10,6 +10,7 @@ import re
 import shlex
 import socket
 import threading
+import time
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Literal
@@ -51,6 +52,10 @@ SILENT_FOR = 30
 #: Seconds between two looks of an idle connection's thread. Paramiko looks ten times a second;
 #: with hundreds of hosts this keeps a processor busy.
 IDLE_LOOK = 3.0
+#: Seconds for which a refused login is not tried again. sshd from 9.8 on counts 5 s against this
+#: machine's address for each, and drops its connections from 15 s on (PerSourcePenalties,
+#: sshd_config(5)); fail2ban bans after five in ten minutes (jail.conf).
+REFUSED_FOR = 600.0
 #: Why an SSH server opened no TCP stream (RFC 4254, 5.1): its connection to the address failed, or
 #: it does not forward connections.
 Forwarding = Literal["refused", "prohibited"]
@@ -79,6 +84,8 @@ class Connector:
         self._known: dict[tuple[Path, ...], KnownHosts] = {}
         self._keys: dict[tuple[Path, str], paramiko.PKey | Unusable] = {}
         self._jumps: dict[tuple[Hop, ...], Future[Connection]] = {}
+        #: The refused logins, and until when each stands (monotonic seconds).
+        self._refused: dict[tuple[Hop, ...], tuple[Refused, float]] = {}
         #: The key exchanges under way, of connections that end before a login.
         self._exchanges: set[paramiko.Transport] = set()
         # Fabric gets all settings explicitly: it does not know Include, uses jump hosts in the
@@ -169,6 +176,10 @@ class Connector:
             sock.close()
 
     def _open(self, hops: tuple[Hop, ...]) -> Connection:
+        with self._lock:
+            refused, until = self._refused.get(hops, (None, 0.0))
+        if refused is not None and time.monotonic() < until:
+            raise Refused(str(refused), refused.remedy, id=refused.id)
         attempts = Attempts(hops[-1].timeout, self._closing.wait)
         while True:
             login = Login(hops[-1], lambda path: self.key(path, hops[-1]))
@@ -176,6 +187,9 @@ class Connector:
                 return self._attempt(hops, login)
             except Exception as error:
                 # Never after the login has begun: a host counts what it refuses.
+                if login.begun and isinstance(error, Refused) and not isinstance(error, Passing):
+                    with self._lock:
+                        self._refused[hops] = error, time.monotonic() + REFUSED_FOR
                 if login.begun or not attempts.again(error):
                     raise
 

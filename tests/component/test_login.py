@@ -13,7 +13,7 @@ import pytest
 
 from provision.errors import Problem
 from provision.inventory.resolved import Machine
-from provision.ssh.session import Unreachable
+from provision.ssh.session import Fleet, Unreachable
 from tests.component.real_sshd import Sshd, add, agent, keygen, public, running, session
 
 
@@ -257,6 +257,34 @@ def test_no_more_keys_than_sshd_takes(
         "; the host ended the login after 6 keys (its MaxAuthTries); 3 more were not tried"
     )
     assert "name the key by ssh.key" in problem.remedy
+
+
+def test_a_refused_login_is_not_tried_again(home: Path) -> None:
+    """A host counts what it refuses: all work of a run at one host is one refused login."""
+    configured(home, keygen(home / "key"))
+    with running("LogLevel VERBOSE") as sshd, Fleet(4) as fleet:
+        for machine in [sshd.machine()] * 3:
+            with pytest.raises(Unreachable, match="login refused for alxp-op"):
+                fleet.session(machine).open()
+        assert sshd.log.read_text().count("Failed publickey") == 1
+
+
+def test_a_refused_login_at_a_jump_host_is_not_tried_again(home: Path) -> None:
+    """Neither by the next host behind it."""
+    with running("LogLevel VERBOSE") as jump, Fleet(2) as fleet:
+        known = home / "known"
+        known.write_text("gate " + jump.known_hosts.read_text().split(" ", 1)[1])
+        (home / ".ssh" / "config").write_text(
+            f"Host gate\n  HostName 127.0.0.1\n  Port {jump.port}\n  HostKeyAlias gate\n"
+            f"Host web*\n  ProxyJump gate\n"
+            f"Host *\n  User alxp-op\n  IdentityFile {keygen(home / 'key')}\n"
+            f"  UserKnownHostsFile {known}\n  GlobalKnownHostsFile /dev/null\n"
+        )
+        for name in ("web1", "web2", "web3", "web1"):
+            machine = Machine(name, connect_timeout=20.0, where="i.yml:1")
+            with pytest.raises(Unreachable, match="login refused for alxp-op"):
+                fleet.session(machine).open()
+        assert jump.log.read_text().count("Failed publickey") == 1
 
 
 def test_a_host_that_takes_fewer_keys(home: Path) -> None:

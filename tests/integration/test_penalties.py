@@ -100,6 +100,18 @@ def test_a_ban_is_said_and_ends(lab: Lab, site: Site) -> None:
     wait_until(answers, "the ban ends", 60)
 
 
+def test_one_run_with_a_wrong_login_is_one_failure_at_each_host(lab: Lab, site: Site) -> None:
+    """So the next run, with the right one, comes through."""
+    wrong = site.inventory(user="nobody")
+    for task in ("deploy-etcd", "check-nodes"):
+        lab.invoke(task, wrong, env=site.env()).expect(3 if task == "deploy-etcd" else 1)
+    closed = site.logs("Connection closed by authenticating user nobody")
+    assert [len(lines) for lines in closed] == [
+        2 if h in lab.etcd else 1 for h in lab.hosts.values()
+    ]
+    lab.invoke("deploy-etcd", site.inventory(), "--dry-run", env=site.env()).expect(0)
+
+
 def test_the_tool_itself_is_never_banned(lab: Lab, site: Site) -> None:
     """Runs with five wrong keys in the agent, and scans with wrong and with no host keys."""
     others = [site.key(f"other{n}") for n in range(5)]

@@ -8,7 +8,7 @@ cluster it is): :meth:`Etcd.with_cluster` makes the handle on the changed cluste
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -104,7 +104,7 @@ class Etcd(Reach):
         self.learned.clear()
 
     def _first_serving(self, timeout: float) -> tuple[EtcdMember, Route]:
-        sick: list[Problem] = []
+        sick: dict[str, Sequence[Problem]] = {}
         odd: list[tuple[EtcdMember, Route]] = []
         with contextlib.closing(health.observing(self, timeout=timeout)) as seen:
             for m in seen:
@@ -112,7 +112,9 @@ class Etcd(Reach):
                     if not self.learned.is_odd(m.member):
                         return m.member, m.how
                     odd.append((m.member, m.how))
-                sick.extend(health.member_problems(self.cluster, m))
+                sick[m.member.name] = health.member_problems(self.cluster, m)
         if odd:
             return odd[0]
-        raise Unhealthy("no etcd member serves reads", sick, id="quorum-lost")
+        # In the inventory's order, not in that of the answers: two runs say the same.
+        problems = [p for m in self.cluster.members for p in sick.get(m.name, ())]
+        raise Unhealthy("no etcd member serves reads", problems, id="quorum-lost")
