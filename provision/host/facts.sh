@@ -392,6 +392,12 @@ runs() { # runs PROGRAM: whether a process of it runs
   set -f
   return 1
 }
+names() { # names FILE REGEX: whether FILE, which root has read by itself, has such a line
+  shape "$1" || return
+  case $kind in -*) [ "$size" -le 262144 ] || return;; *) return 1;; esac
+  reader "$1"
+  [ -z "$who" ] && grep -Eqs -e "$2" -- "$1" </dev/null
+}
 none() { # none PATTERN…: whether no file is there
   set +f
   for f in $*; do [ ! -e "$f" ] || { set -f; return 1; }; done
