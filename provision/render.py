@@ -24,10 +24,8 @@ def page(template: str, **values: object) -> str:
 
 
 def template_dir() -> Path:
-    """The templates of the checkout, or those packed beside the installed package."""
-    package = Path(__file__).parent
-    packed = package / "templates"
-    return packed if packed.is_dir() else package.parent / "templates"
+    """The templates: packed with the package, which in a checkout has a link to their folder."""
+    return Path(__file__).parent / "templates"
 
 
 @functools.cache

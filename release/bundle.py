@@ -42,7 +42,7 @@ _GLIBC = (28, 17)
 #: Releases that PyPI has no wheel of. They are plain Python, so a wheel made here runs everywhere.
 _SOURCE_ONLY = ("etcd3",)
 #: What of the repository the tool's own wheel is made of, and what a reader gets.
-_SOURCES = ("provision", "templates", "pyproject.toml", "README.md", "LICENSE")
+_SOURCES = ("provision", "pyproject.toml", "README.md", "LICENSE")
 _READ = ("*.md", "LICENSE", "docs/*.md", "docs/*.svg", "inventory/example.yml")
 
 

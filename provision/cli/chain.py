@@ -13,6 +13,7 @@ from invoke.exceptions import Exit
 from invoke.executor import Executor as InvokeExecutor
 from invoke.tasks import Call
 
+from provision.cli.command import EARLIER, Command
 from provision.cli.usage import refused
 from provision.errors import UsageError
 
@@ -71,6 +72,10 @@ class Executor(InvokeExecutor):
             )
         if any(call.kwargs.get("dry_run") for call in calls):
             self.config.run.dry = True  # --dry sets the same value, and the tasks read it
+        changed: list[str] = []  # each task of the line adds itself, and reads who was before it
+        for call in calls:
+            if isinstance(call.task, Command):
+                call.kwargs = {**call.kwargs, EARLIER: changed}
         return calls
 
 

@@ -63,6 +63,10 @@ _HELP = {
 }
 
 
+#: The keyword by which all tasks of a command line share the list of those that have changed hosts.
+EARLIER = "_earlier"
+
+
 class Command(Task[Any]):
     """A command as Invoke's task: its name is the function's, its help the function's docstring.
 
@@ -166,6 +170,7 @@ def command(
         def task_body(c: Context, **given: Any) -> None:
             taken = {**common, **late}
             options = {name: given.pop(name, default) for name, default in taken.items()}
+            options["earlier"] = given.pop(EARLIER, [])
             options["guarded"], options["changes"] = guarded, changes
             rehearsed = bool(c.config.run.dry)  # --dry, INVOKE_RUN_DRY, or another task's --dry-run
             if rehearsed and changes:
@@ -271,6 +276,7 @@ def perform(
         changes=options.get("changes", False),
         yes=options.get("yes", False),
         diff_full=options.get("diff_full", False),
+        earlier=options.get("earlier", []),
     )
     try:
         with between_imports():
@@ -385,7 +391,13 @@ def _with_outcome(error: ProvisionError, run: Run) -> ProvisionError:
     if not run.changes or run.changed or isinstance(error, ChangeFailed | UsageError):
         return error
     message = f"{error.message}; nothing was changed"
+    if run.earlier:
+        message += f" by {run.command} ({_and(run.earlier)} before it changed hosts)"
     return ProvisionError(message, error.problems, id=error.id)
+
+
+def _and(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 def _mistake(error: Exception, run: Run) -> ProvisionError:

@@ -66,7 +66,7 @@ def settle(run: Run, plan: Plan) -> None:
         return  # it was shown with the question
     if answered or (plan.ends_something and run.may_ask):
         if ask(run, plan, "Type yes to continue: ").lower() not in ("y", "yes"):
-            but = "" if run.changed else "; no host was changed"
+            but = "" if run.earlier else "; no host was changed"
             raise UsageError(f"not applied: the answer was not yes{but}", id="consent-missing")
         again(run, plan)
     show(run, plan, new=run.dry_run)

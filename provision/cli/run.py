@@ -59,6 +59,8 @@ class Run:
     applying: bool = False
     #: Whether a plan was applied to its end.
     changed: bool = False
+    #: The tasks of the command line, up to now, that have applied a plan. They share it.
+    earlier: list[str] = field(default_factory=list)
     #: Whether a dry run's plan has any change.
     drifted: bool = False
     #: For --debug: whether it was given, the plans that were made, and the end of the run.

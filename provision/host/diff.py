@@ -30,6 +30,10 @@ from provision.ids import Id
 DONE, ANSWERED = "@@done", "@@answered"
 #: The first line of a diff of a new file.
 NEW = "--- /dev/null\n"
+#: What is in the lock while a batch works, and after its last change. An observer asks for a lock
+#: without the second one: a process less for most looks. Earlier versions of this tool empty the
+#: file when they take the lock, and leave it so.
+WORKS, ENDED = "works", "ended"
 #: Seconds that a batch waits for the batch of a killed run to end.
 BATCH_LOCK_SECONDS = 120
 
@@ -152,8 +156,7 @@ def batch(todo: Sequence[Change], audit: str = "") -> str:
         '  echo "a batch of an earlier run is still running" >&2',
         "  exit 1",
         "}",
-        # Only where something is in it, an observer asks for the lock: a process less for a look.
-        "echo works >&9 || :",
+        f"echo {WORKS} >{BATCH_LOCK} || :",
         tool_version.note(),
         safely.FUNCTIONS,
     ]
@@ -168,7 +171,9 @@ def batch(todo: Sequence[Change], audit: str = "") -> str:
         if change.script:
             lines.append(change.script)
         lines.append(f"audit_done={number + 1}; echo {DONE} {number}")
-    lines.append(f": >{BATCH_LOCK}")
+    # An earlier version that waits for the lock has emptied it, and its batch works from now on.
+    lines.append(f"mark=; read -r mark <{BATCH_LOCK} || :")
+    lines.append(f'[ "$mark" != {WORKS} ] || echo {ENDED} >{BATCH_LOCK} || :')
     return "\n".join(lines)
 
 

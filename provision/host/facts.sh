@@ -8,8 +8,10 @@ STATE=/run/alluxio-provision
 nl='
 '
 echo @@here # before anything that may take its time: a host that hangs is known by its silence
-# A batch that works has written into its lock (provision/host/diff.py).
-if [ -s "$STATE/batch.lock" ] && command -v flock >/dev/null; then
+# A batch marks its end in its lock (provision/host/diff.py). One of an earlier version does not.
+mark=ended
+[ ! -e "$STATE/batch.lock" ] || { mark=; read -r mark <"$STATE/batch.lock"; }
+if [ "$mark" != ended ] && command -v flock >/dev/null; then
   exec 9<"$STATE/batch.lock"; timeout 90 flock -s 9 || echo "a batch still runs here" >&2
   exec 9<&-
 fi
@@ -389,6 +391,12 @@ runs() { # runs PROGRAM: whether a process of it runs
   done
   set -f
   return 1
+}
+names() { # names FILE REGEX: whether FILE, which root has read by itself, has such a line
+  shape "$1" || return
+  case $kind in -*) [ "$size" -le 262144 ] || return;; *) return 1;; esac
+  reader "$1"
+  [ -z "$who" ] && grep -Eqs -e "$2" -- "$1" </dev/null
 }
 none() { # none PATTERN…: whether no file is there
   set +f

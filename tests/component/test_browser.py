@@ -16,6 +16,7 @@ import pytest
 
 from provision.check_nodes import CheckReport, NodeVerdict, State, page
 from provision.check_nodes.picture import NAMED
+from provision.errors import Problem
 from provision.text import printable
 from tests.unit.test_check import LIVE, report
 
@@ -114,16 +115,37 @@ def test_the_proxy_would_have_seen_a_request(browser: str, proxy: Proxy, tmp_pat
     assert any("198.51.100.1" in request for request in proxy.requests)
 
 
-def test_light_and_dark(browser: str, proxy: Proxy, tmp_path: Path) -> None:
+#: Where the screenshots stay. A person compares them once after a change of the report.
+SCREENSHOTS = Path(__file__).parents[2] / ".lab/screenshots"
+
+
+def pictured() -> CheckReport:
+    """A report with what a reader may see: long names, several states, a problem, notes."""
+    domain = "cache.rack17.example.com"
+    nodes = [
+        dataclasses.replace(LIVE, name=f"worker{i:03}", host=f"worker{i:03}.{domain}")
+        for i in range(1, 7)
+    ]
+    nodes[2] = dataclasses.replace(nodes[2], state=State.FAILED, info_nodes="OFFLINE")
+    nodes[4] = dataclasses.replace(nodes[4], notes=("info nodes says OFFLINE",))
+    nodes.append(NodeVerdict(None, f"stranger.{domain}", 29999, State.UNKNOWN, "a" * 36))
+    alarm = Problem("etcd", "3 GiB of 8 GiB are used", "defrag", "warning", id="disk-full")
+    return report(*nodes, cluster="Reports", view_problems=(alarm,))
+
+
+@pytest.mark.parametrize("width", [390, 1100])
+def test_light_and_dark(browser: str, proxy: Proxy, tmp_path: Path, width: int) -> None:
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     pictures = []
-    for scheme in (1, 0):  # Blink's light and dark
-        png = tmp_path / f"{scheme}.png"
-        options = (f"--screenshot={png}", "--window-size=1100,900", "--hide-scrollbars")
+    for name, scheme in (("light", 1), ("dark", 0)):  # as Blink counts them
+        png = SCREENSHOTS / f"report-{width}-{name}.png"
+        png.unlink(missing_ok=True)
+        options = (f"--screenshot={png}", f"--window-size={width},1900", "--hide-scrollbars")
         load(
             browser,
             proxy,
             tmp_path,
-            page.html(shown(3)),
+            page.html(pictured()),
             f"--blink-settings=preferredColorScheme={scheme}",
             *options,
         )
@@ -154,6 +176,7 @@ document.title = JSON.stringify({
   row: tiles.filter(tile => box(tile).top === box(tiles[0]).top).length,
   pictures: [...document.querySelectorAll("svg")].filter(e => box(e).width).map(e => box(e).width),
   broken: broken.map(cell => cell.textContent),
+  notes: [...document.querySelectorAll("td.notes")].map(cell => box(cell).right),
 });
 </script></body>"""
 
@@ -162,9 +185,9 @@ document.title = JSON.stringify({
 def test_it_fits_the_screen(
     browser: str, proxy: Proxy, tmp_path: Path, width: int, row: int
 ) -> None:
-    """On a telephone two tiles stand in a row, and the picture is stacked. No word is broken."""
-    nodes = [dataclasses.replace(LIVE, name=f"worker{i}", host=f"h{i}") for i in range(5)]
-    text = page.html(report(*nodes))
+    """On a telephone two tiles stand in a row, and the picture is stacked. No word is broken. Notes
+    are seen without moving the table."""
+    text = page.html(pictured())
     text = re.sub("<meta http-equiv=.Content-Security-Policy.[^>]*>", "", text)
     text = text.replace("</body>", _MEASURE.replace("\\\\", "\\"))
     dom = load(browser, proxy, tmp_path, text, "--dump-dom", f"--window-size={width},900")
@@ -176,3 +199,5 @@ def test_it_fits_the_screen(
     assert len(seen["pictures"]) == 1
     assert seen["pictures"][0] <= width
     assert seen["broken"] == []
+    assert seen["notes"]
+    assert max(seen["notes"]) <= width

@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+import time
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as StillWaiting
 from dataclasses import replace
@@ -389,6 +390,43 @@ def test_a_look_waits_for_the_batch_that_works(tmp_path: Path) -> None:
     assert seen.text(f"{tmp_path}/made") == "made\n"
 
 
+#: How versions before the mark take the lock: the file is empty while they work, and afterwards.
+EARLIER = "mkdir -p {state}; exec 9>{state}/batch.lock; flock 9; echo has it; read -r go <{flag}"
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("is_between", [False, True])
+def test_a_look_waits_for_a_batch_of_an_earlier_version(is_between: bool, tmp_path: Path) -> None:
+    """Another control machine may have it. Also where it waited for a batch of this version."""
+    flag, mine, state = tmp_path / "flag", tmp_path / "mine", tmp_path / ".state"
+    os.mkfifo(flag)
+    os.mkfifo(mine)
+    todo = [Change("a", f"read -r go <{mine}" if is_between else ":")]
+    local = whole(hosts.below(tmp_path, batch(todo)))
+    earlier = EARLIER.format(state=state, flag=flag)
+    with ThreadPoolExecutor(2) as pool:
+        before = pool.submit(hosts.run, local.encode(), tmp_path)
+        if is_between:
+            started = mine.open("w")  # it works
+        else:
+            assert before.result(20).ok
+        with subprocess.Popen(["sh", "-c", earlier], stdout=subprocess.PIPE) as working:
+            assert working.stdout is not None
+            if is_between:
+                while (state / "batch.lock").read_text():
+                    time.sleep(0.01)
+                started.write("go\n")
+                started.close()
+                assert before.result(20).ok
+            assert working.stdout.readline() == b"has it\n"
+            with flag.open("w") as go:
+                looking = pool.submit(shell, script(Probe()), tmp_path)
+                with pytest.raises(StillWaiting):
+                    looking.result(0.5)
+                go.write("go\n")
+            assert looking.result(20).ok
+
+
 @pytest.mark.process
 @pytest.mark.parametrize("is_killed", [False, True])
 def test_a_look_starts_no_process_for_a_batch_that_has_ended(
@@ -397,10 +435,10 @@ def test_a_look_starts_no_process_for_a_batch_that_has_ended(
     body = "kill -9 $$" if is_killed else ":"
     assert do([Change("a", body)], tmp_path).ok is not is_killed
     lock = tmp_path / ".state/batch.lock"
-    assert bool(lock.read_text()) is is_killed
+    assert lock.read_text() == ("works\n" if is_killed else "ended\n")
     asked = script(Probe()).replace("timeout 90 flock", "echo asked >&2; timeout 90 flock")
     done = shell(asked, tmp_path)
     assert ("asked" in done.stderr) is is_killed, done.stderr
-    # The next batch works as ever, and leaves it empty.
+    # The next batch works as ever, and marks its end.
     assert do([Change("a", ":")], tmp_path).ok
-    assert lock.read_text() == ""
+    assert lock.read_text() == "ended\n"

@@ -749,6 +749,7 @@ def readinesses(**silent: str) -> dict[str, Readiness]:
     }
 
 
+@pytest.mark.process
 def test_hosts_are_asked_whether_their_workers_are_ready(
     views: Views, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -772,6 +773,7 @@ def test_hosts_are_asked_whether_their_workers_are_ready(
     assert found.exit_code == 1
 
 
+@pytest.mark.process
 def test_a_host_that_cannot_be_asked_is_a_problem(
     views: Views, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -786,6 +788,7 @@ def test_a_host_that_cannot_be_asked_is_a_problem(
     ]
 
 
+@pytest.mark.process
 def test_who_is_not_live_is_not_ready_whatever_answers(
     views: Views, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -799,6 +802,7 @@ def test_who_is_not_live_is_not_ready_whatever_answers(
     ]
 
 
+@pytest.mark.process
 def test_a_host_without_alluxio_is_seen_there(
     views: Views, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -63,6 +63,20 @@ def test_names_come_as_they_are(data: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.process
+def test_sizes_need_no_option_that_only_gnu_has(data: Path, tmp_path: Path) -> None:
+    """du of busybox and of uutils 0.0.17 has no --files0-from, and a look named no folder."""
+    for name in ODD:
+        (data / f"x{name}").mkdir()
+    du = tmp_path / "du"
+    du.write_text('#!/bin/sh\n[ "$1 $#" = "-sk 2" ] || exit 1\nexec /usr/bin/du "$@"\n')
+    du.chmod(0o755)
+    seen = look(tmp_path, sizes=f"PATH={tmp_path}:$PATH; {listing.sizes(str(data), 'x*')}")
+    found = dict(r.split("\t", 1)[::-1] for r in listing.records(seen.commands["sizes"]))
+    assert {path.rpartition("/")[2] for path in found} == {f"x{name}" for name in ODD}
+    assert all(int(size) >= 0 for size in found.values())
+
+
+@pytest.mark.process
 def test_a_folder_behind_a_link_is_listed_and_a_link_in_it_is_no_folder(
     data: Path, tmp_path: Path
 ) -> None:

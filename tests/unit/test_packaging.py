@@ -36,6 +36,16 @@ def test_every_package_is_packed() -> None:
     assert set(_listed("packages")) == {*found, *_OF_FILES_ALONE}
 
 
+def test_an_editable_installation_is_one_line_with_a_path() -> None:
+    """setuptools then writes no finder of its own, which costs every run its import, and about
+    which it warns in ten lines, also under ``pip --quiet``."""
+    text = (REPO / "pyproject.toml").read_text(encoding="utf-8")
+    assert 'package-dir = { "" = "." }' in text
+    for package in _listed("packages"):
+        assert REPO.joinpath(*package.split(".")).is_dir(), package
+    assert (REPO / "provision/templates").resolve() == REPO / "templates"
+
+
 def test_every_page_of_an_error_and_every_schema_is_packed() -> None:
     text = (REPO / "pyproject.toml").read_text(encoding="utf-8")
     assert '"provision.cli" = ["json-schemas/*.json"]' in text

@@ -150,9 +150,9 @@ def test_those_that_are_not_well_come_first() -> None:
     bare = NodeVerdict(None, "", 0, State.UNKNOWN)
     shown = rows(page.html(report(LIVE, noted, bare)), "workers")
     assert shown == [
-        ["w2", "odd: LIVE", "w1:29999", A, "ONLINE", "one; two"],
-        ["(not in the inventory)", "odd: UNKNOWN", "-", "-", "-", ""],
-        ["w1", "good: LIVE", "w1:29999", A, "ONLINE", ""],
+        ["w2", "odd: LIVE", "one; two", "ONLINE", "w1:29999", A],
+        ["(not in the inventory)", "odd: UNKNOWN", "", "-", "-", "-"],
+        ["w1", "good: LIVE", "", "ONLINE", "w1:29999", A],
     ]
     problems = (
         Problem("a", "x", "", "warning", id="disk-full"),

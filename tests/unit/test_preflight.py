@@ -480,7 +480,8 @@ class TestWorkers:
 
     def test_a_given_java_home(self) -> None:
         release = {"/opt/jdk/release": text('JAVA_VERSION="11.0.20"\n')}
-        assert self.problems(facts(paths=release, commands={}), java_home="/opt/jdk") == []
+        runs = facts(paths=release, commands={"java": "runs"})
+        assert self.problems(runs, java_home="/opt/jdk") == []
         found = self.problems(facts(commands={}), java_home="/opt/jdk")
         assert only(found).what == "no Java at /opt/jdk"
 
@@ -513,6 +514,16 @@ class TestWorkers:
         assert [p.id for p in found] == ([] if fits else ["java-unfit"])
         if not fits:
             assert only(found).what == "jdk-11.tar.gz needs glibc 2.34, and the host has 2.31"
+
+    def test_a_jdk_tarball_that_names_no_version(self) -> None:
+        """Its Java is asked when it is unpacked."""
+        jdk = replace(TARBALL, path=Path("jdk.tar.gz"), seen=Seen(("bin/java",), texts={}))
+        cluster = builders.alluxio()
+        worker = cluster.workers[0]
+        seen = {worker.machine: facts(commands={})}
+        found = only(worker_preflight.workers(cluster, [worker], replace(ARTIFACTS, jdk=jdk), seen))
+        assert found.severity == "warning"
+        assert found.what == "nobody knows the version of jdk.tar.gz: no file in it names it"
 
     @pytest.mark.parametrize(("memory", "warns"), [(2 * GIB, False), (2 * GIB - 1, True)])
     def test_memory(self, memory: int, warns: bool) -> None:

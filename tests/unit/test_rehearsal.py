@@ -17,6 +17,11 @@ from ruamel.yaml import YAML
 from provision.cli.commands import namespace
 from provision.cli.program import program as ours
 from provision.cli.run import Run
+from provision.cli.tasks import common
+from provision.engine.plan import HostChanges, Plan, Step
+from provision.errors import PreflightFailed
+from provision.host.diff import Change
+from provision.inventory.resolved import Machine
 
 ROOT = Path(__file__).parents[2]
 CHANGING = sorted(
@@ -195,6 +200,55 @@ class TestOptionsOfInvoke:
 
     def test_debug_of_invoke_may_watch_what_changes_nothing(self, called: Called) -> None:
         assert called(invoke, ["-d", "status"]) == (0, [("status", False)])
+
+
+@pytest.mark.parametrize("program", [ours, invoke], ids=["ours", "invoke"])
+@pytest.mark.parametrize(
+    ("line", "changing", "note"),
+    [
+        ("deploy-etcd start-workers", (), "nothing was changed"),
+        (
+            "deploy-etcd start-workers",
+            ("deploy-etcd",),
+            "nothing was changed by start-workers (deploy-etcd before it changed hosts)",
+        ),
+        (
+            "backup-etcd deploy-etcd status start-workers",
+            ("backup-etcd", "deploy-etcd"),
+            "nothing was changed by start-workers (backup-etcd and deploy-etcd before it changed "
+            "hosts)",
+        ),
+        ("start-workers deploy-etcd", ("deploy-etcd",), "nothing was changed"),
+    ],
+)
+def test_an_error_says_what_earlier_tasks_of_the_line_have_changed(
+    called: Called,
+    program: Program,
+    line: str,
+    changing: Sequence[str],
+    note: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("provision.engine.plan.apply", lambda *_: None)
+    monkeypatch.setattr(Run, "fleet", None)
+    host = HostChanges("infra0", Machine("a"), (Change("x", "true"),))
+
+    def act(run: Run, *_: object, **__: object) -> int:
+        if run.command == "start-workers":
+            raise PreflightFailed("no", id="preflight-failed")
+        run.established = True
+        steps = (Step("roll", (host,)),) if run.command in changing else ()
+        common.carry_out(run, Plan("render-monitor", "c", steps))
+        return 0
+
+    monkeypatch.setattr(common, "_guarded", lambda _, plan: plan)
+    monkeypatch.setattr(common, "note", lambda _: None)
+    for task in line.split():
+        monkeypatch.setattr(namespace.tasks[task], "act", act)
+    code, _ = called(program, line.split())
+    assert code == 3
+    assert capsys.readouterr().err.endswith(f"error: no; {note} [preflight-failed]\n")
 
 
 def test_plain_invoke_has_our_executor() -> None:

@@ -99,6 +99,7 @@ FUNCTIONS = frozenset(
             "reach",
             "runs",
             "none",
+            "names",
             "becomes",
         ),
     }

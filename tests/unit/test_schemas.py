@@ -371,6 +371,7 @@ def printed(capsys: pytest.CaptureFixture[str], task: str, **given: Any) -> Any:
     return with_code, document
 
 
+@pytest.mark.process
 def test_the_tasks_that_contact_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

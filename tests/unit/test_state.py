@@ -152,10 +152,14 @@ def test_a_move_that_is_killed_loses_nothing(
         (tmp_path / "bin/stat").write_text(script)
         (tmp_path / "bin/stat").chmod(0o755)
     real = tmp_path / "bin" / killed_at
-    real.write_text(f'#!/bin/sh\n/bin/{killed_at} "$@"\nkill -KILL $PPID\n')
+    # The group, which is the script's own: a shell may become its last command, whose parent is us.
+    real.write_text(f'#!/bin/sh\n/bin/{killed_at} "$@"\nkill -KILL 0\n')
     real.chmod(0o755)
     subprocess.run(
-        ["sh", "-ec", f"{safely.FUNCTIONS}\n{change.script}"], check=False, env=systemctl
+        ["sh", "-ec", f"{safely.FUNCTIONS}\n{change.script}"],
+        check=False,
+        env=systemctl,
+        start_new_session=True,
     )
     real.unlink()
     subprocess.run(["sh", "-ec", f"{safely.FUNCTIONS}\n{change.script}"], check=True, env=systemctl)

@@ -19,6 +19,14 @@ from provision.text import printable
 major = tarball.java_major
 #: The label of the command that prints the host's C library and its version.
 GLIBC = "glibc"
+#: The answer of a Java that is not asked: a process of it runs, and its JDK's file has the version.
+RUNS = "runs"
+#: How the last line of an answer begins, after which the exit code comes.
+ENDED = "ended with "
+
+
+#: The line of a JDK's ``release`` file for ``grep -E``, as :func:`tarball.jdk_major` reads it.
+_NAMED = """^JAVA_VERSION=["']?(1[.])?[0-9]{1,3}([^0-9]|$)"""
 
 
 def tree(alluxio: AlluxioCluster, name: str) -> str:
@@ -65,21 +73,24 @@ def probe_commands(java_home: str | None, user: str) -> Mapping[str, str]:
     if java_home is not None:
         binary, release = (shlex.quote(f"{java_home}/{p}") for p in ("bin/java", "release"))
         # A JVM's start takes most of the time of a look at a host. Where a process of this Java
-        # runs, a file with the version is enough. Any other may be for another C library.
-        told = f"[ -s {release} ] && runs {binary}"
+        # runs, a file with the version is enough. Any other may be for another C library. Not every
+        # JDK names its version in this file (OpenJDK has it from jlink), and nobody needs the file.
+        told = f"runs {binary} && names {release} {shlex.quote(_NAMED)} && echo {RUNS}"
+        ask = f"[ ! -x {binary} ] || {{ {binary} -version; echo {ENDED}$?; }}"
         return {
-            "java": Command(_as_user(user, f"[ ! -x {binary} ] || {binary} -version"), unless=told),
+            "java": Command(_as_user(user, ask), unless=told),
             GLIBC: Command("getconf GNU_LIBC_VERSION", roots=True, unless=f"runs {binary}"),
         }
     return {
         "java-home": 'j=$(command -v java) && j=$(readlink -f "$j") && echo "${j%/bin/java}"',
-        "java": _as_user(user, "java -version"),
+        "java": _as_user(user, f"java -version; echo {ENDED}$?"),
     }
 
 
 def _as_user(user: str, command: str) -> str:
     become = safely.become_or_nobody(user)
-    return f"{become}\ncd /; timeout -k 2 20 $as sh -c {shlex.quote(command)} 9>&-"
+    late = f"{ENDED}$? in place of an answer"  # a shell's own end, or that of timeout
+    return f'{become}\ncd /; timeout -k 2 20 $as sh -c {shlex.quote(command)} 9>&- || echo "{late}"'
 
 
 def own_home(facts: HostFacts) -> str | None:
@@ -102,6 +113,23 @@ def _too_new(jdk: Artifact, facts: HostFacts) -> str:
     return f"needs glibc {'.'.join(map(str, needed))}, and the host has {said[1]}.{said[2]}"
 
 
+def _release(facts: HostFacts, java_home: str | None) -> int | None:
+    """The major version that the ``release`` file at ``java_home`` names."""
+    seen = facts.paths.get(f"{java_home}/release")
+    content = seen.content if seen is not None else None
+    return tarball.jdk_major((content or b"").decode(errors="replace"))
+
+
+def _unclear(answer: str) -> str:
+    """What is wrong with a Java with this ``answer``, which has no version."""
+    first, last = (printable(line, 200) for line in (answer.splitlines()[i] for i in (0, -1)))
+    if answer == RUNS:
+        return "runs, but its version is unknown: its release file cannot be read"
+    if last == f"{ENDED}0":
+        return f"does not say its version: {first if first != last else 'no answer'}"
+    return f"does not run: {first}"
+
+
 def problems(
     alluxio: AlluxioCluster,
     worker: AlluxioWorker | AlluxioMaster,
@@ -121,19 +149,25 @@ def problems(
         return [Problem(where, f"{jdk.path.name} {too_new}", remedy, id="java-unfit")]
     answer = facts.commands.get("java", "").strip()
     its_home = java_home or own_home(facts)
-    if answer and its_home and major(answer) is None:
-        what = f"the Java at {its_home} does not run: {printable(answer.splitlines()[0], 200)}"
-        remedy = f"give alluxio.java.source a JDK {wanted} for this Linux, or java.home another one"
+    found = _release(facts, java_home) if answer == RUNS else major(answer)
+    if answer and its_home and found is None:
+        what, why = f"the Java at {its_home} {_unclear(answer)}", "for this Linux"
+        remedy = f"give alluxio.java.source a JDK {wanted} {why}, or java.home another one"
         return [Problem(where, what, remedy, id="java-unfit")]
-    found = major(facts.text(f"{java_home}/release") or "") or major(answer)
     if found is None and jdk is not None and worker.java_home is None:
         found = tarball_major(jdk)
+        if found is None:  # it is asked when it is unpacked, before anything is stopped
+            what = f"nobody knows the version of {jdk.path.name}: no file in it names it"
+            remedy = f"Alluxio {alluxio.version} needs Java {wanted}: see that it is one"
+            return [Problem(where, what, remedy, "warning", id="java-unfit")]
     if found is None:
-        place = f"at {java_home}" if java_home else "on its PATH"
+        what = f"no Java at {java_home}" if java_home else "no Java on its PATH"
+        if java_home and (named := _release(facts, java_home)):
+            what = f"a JDK {named} is at {java_home}, but user {alluxio.user} cannot run its java"
         return [
             Problem(
                 where,
-                f"no Java {place}",
+                what,
                 f"Alluxio {alluxio.version} needs Java {wanted}: give alluxio.java.source a JDK "
                 "tarball, or java.home a JDK on the hosts",
                 id="java-unfit",

@@ -80,7 +80,7 @@ def of(seen: Seen) -> Contents:
         conf=seen.conf,
         version=release_version(texts.get(VERSION, "")) or release_version(texts.get(CONFIG, "")),
         java=accepted_java(texts.get(CONFIG, "")),
-        jdk=java_major(said),
+        jdk=jdk_major(said),
         error=seen.refusal,
         glibc=seen.glibc,
     )
@@ -106,8 +106,17 @@ def accepted_java(script: str) -> tuple[int, ...]:
 
 
 def java_major(text: str) -> int | None:
-    """The major version in ``java -version``'s or a ``release`` file's text: 8, 11, 17, ..."""
-    match = re.search(r'(?:version |JAVA_VERSION=)"(?:1\.)?([0-9]{1,3})(?![0-9])', text)
+    """The major version in the answer to ``java -version``: 8, 11, 17, ..."""
+    return _major(r'version "', text)
+
+
+def jdk_major(text: str) -> int | None:
+    """The major version that a JDK's ``release`` file names; None where it names none."""
+    return _major(r"""^JAVA_VERSION=["']?""", text)
+
+
+def _major(before: str, text: str) -> int | None:
+    match = re.search(before + r"(?:1\.)?([0-9]{1,3})(?![0-9])", text, re.M)
     return int(match[1]) if match else None
 
 

@@ -312,6 +312,8 @@ def carry_out(run: Run, plan: Plan) -> bool:
     run.applying = True
     with console.Progress() as progress:
         plans.apply(plan, run.fleet, progress)
+    if not run.changed:
+        run.earlier.append(run.command)
     run.applying, run.changed = False, True
     if run.guarded and run.command not in WORKERS:
         note(run)
