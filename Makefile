@@ -28,7 +28,7 @@ demo: ## Bring the lab up, deploy etcd, start workers, check them
 test: units component integration ## Run all tests, with their own set-up
 
 unit: $(BIN)/.ready ## Run the unit tests that start no process and take no time
-	$(BIN)/pytest -n 2 -m 'not process and not long' tests/unit
+	$(BIN)/python -m tests.shares 2 tests/unit -m 'not process and not long'
 
 units: unit ## Run all unit tests
 	$(BIN)/pytest -n 2 -m 'process or long' tests/unit

@@ -19,8 +19,7 @@ def render(template: str, **values: object) -> bytes:
 
 def page(template: str, **values: object) -> str:
     """The HTML of ``templates/<template>.html.j2``: every value is inserted as text."""
-    environment = _environment().overlay(autoescape=True)
-    return environment.get_template(f"{template}.html.j2").render(**values)
+    return _page_environment().get_template(f"{template}.html.j2").render(**values)
 
 
 def template_dir() -> Path:
@@ -28,6 +27,11 @@ def template_dir() -> Path:
     package = Path(__file__).parent
     packed = package / "templates"
     return packed if packed.is_dir() else package.parent / "templates"
+
+
+@functools.cache
+def _page_environment() -> jinja2.Environment:
+    return _environment().overlay(autoescape=True)
 
 
 @functools.cache
