@@ -37,7 +37,7 @@ component: $(BIN)/.ready .artifacts ## Run the tests against an etcd of their ow
 	$(BIN)/pytest -n 2 --dist loadfile tests/component
 
 integration: lab ## Run the integration tests on the lab's hosts
-	$(BIN)/pytest -n $(LANES) --dist loadfile tests/integration
+	$(BIN)/pytest -n $(LANES) --dist loadfile --no-loadscope-reorder tests/integration
 
 faults: .faults ## Put faults into every operation on the lab (hours); docs/reliability.md is made of it
 	$(BIN)/python -m tests.faults.run $(FAULTS)
