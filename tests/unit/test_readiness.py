@@ -175,7 +175,7 @@ def test_a_listener_that_takes_connections_and_says_nothing(
     rpc, data, web, _ = ports
     with listening() as silent:
         found = look(of_ports(rpc, data, web, silent), tmp_path)
-    assert found.silent == {"http": "no answer in 1 s"}
+    assert found.silent == {"http": "no answer in 1.0 s"}
 
 
 @pytest.mark.process
