@@ -28,7 +28,7 @@ demo: ## Bring the lab up, deploy etcd, start workers, check them
 test: units component integration ## Run all tests, with their own set-up
 
 unit: $(BIN)/.ready ## Run the unit tests that start no process and take no time
-	$(BIN)/pytest -n 2 -m 'not process and not long' tests/unit
+	$(BIN)/python -m tests.shares 2 tests/unit -m 'not process and not long'
 
 units: unit ## Run all unit tests
 	$(BIN)/pytest -n 2 -m 'process or long' tests/unit
@@ -37,7 +37,7 @@ component: $(BIN)/.ready .artifacts ## Run the tests against an etcd of their ow
 	$(BIN)/pytest -n 2 --dist loadfile tests/component
 
 integration: lab ## Run the integration tests on the lab's hosts
-	$(BIN)/pytest -n $(LANES) --dist loadfile tests/integration
+	$(BIN)/pytest -n $(LANES) --dist loadfile --no-loadscope-reorder tests/integration
 
 faults: .faults ## Put faults into every operation on the lab (hours); docs/reliability.md is made of it
 	$(BIN)/python -m tests.faults.run $(FAULTS)

@@ -19,13 +19,17 @@ def render(template: str, **values: object) -> bytes:
 
 def page(template: str, **values: object) -> str:
     """The HTML of ``templates/<template>.html.j2``: every value is inserted as text."""
-    environment = _environment().overlay(autoescape=True)
-    return environment.get_template(f"{template}.html.j2").render(**values)
+    return _page_environment().get_template(f"{template}.html.j2").render(**values)
 
 
 def template_dir() -> Path:
     """The templates: packed with the package, which in a checkout has a link to their folder."""
     return Path(__file__).parent / "templates"
+
+
+@functools.cache
+def _page_environment() -> jinja2.Environment:
+    return _environment().overlay(autoescape=True)
 
 
 @functools.cache

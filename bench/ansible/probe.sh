@@ -19,5 +19,6 @@ cat <<JSON
  "machine_id": "$(cat /etc/machine-id)", "hostname": "$(hostname)", "clock": "$(date +%s.%N)",
  "owner": "$owner", "ports": "$ports", "unreachable": "$unreachable",
  "free": "$(df -P -B1 /var/lib | awk 'NR == 2 { print $4 }')",
- "release": "$(cat /opt/etcd/current/.artifact.sha256 2>/dev/null)"}
+ "release": "$(cat /opt/etcd/current/.artifact.sha256 2>/dev/null)",
+ "data": $([ -d /var/lib/etcd/member ] && echo true || echo false)}
 JSON

@@ -10,26 +10,38 @@ import base64
 import binascii
 import shlex
 
+# Not every find has -printf (busybox), and a look that it ends would show nothing for something.
+#: A record for each path "$@".
+_NAMES = r"""for f; do printf '%s\0' "${f##*/}"; done"""
+#: A record for each file "$@": the blocks that it takes, and its time.
+_FILES = (
+    'for f; do s=$(stat -c "%b %B %Y" "$f") || continue; set -- $s; '
+    r"""printf '%s\t%s\t%s\0' "$(($1 * $2 / 1024))" "$3" "${f##*/}"; done"""
+)
 #: A record for each folder "$@". Not every du ends its lines with zero bytes.
 _SIZES = """for d; do s=$(du -sk "$d"); printf '%s\\t%s\\0' "${s%%[!0-9]*}" "$d"; done"""
 
 
 def names(folder: str, *patterns: str) -> str:
     """A shell command for the names in ``folder`` that match one of the shell ``patterns``."""
-    return sent(f"{_found(folder, patterns)} -printf '%f\\0' 2>/dev/null")
+    return _each(_NAMES, folder, patterns)
 
 
 def sizes(folder: str, *patterns: str) -> str:
     """A shell command for the folders in ``folder`` that match one of ``patterns``. Each record is
     the size in KiB, a tab, and a path that ends with the name."""
-    size = f"-type d -exec sh -c {shlex.quote(_SIZES)} sh {{}} +"
-    return sent(f"{_found(folder, patterns)} {size} 2>/dev/null")
+    return _each(_SIZES, folder, patterns, "-type d")
 
 
 def files(folder: str, *patterns: str) -> str:
     """A shell command for the files in ``folder`` that match one of ``patterns``. Each record is
     the size in KiB, the time in seconds since 1970, and the name, with tabs between them."""
-    return sent(f"{_found(folder, patterns)} -type f -printf '%k\\t%T@\\t%f\\0' 2>/dev/null")
+    return _each(_FILES, folder, patterns, "-type f")
+
+
+def _each(script: str, folder: str, patterns: tuple[str, ...], kind: str = "") -> str:
+    run = f"{kind} -exec sh -c {shlex.quote(script)} sh {{}} +"
+    return sent(f"{_found(folder, patterns)} {run} 2>/dev/null")
 
 
 def sent(command: str) -> str:

@@ -20,6 +20,8 @@ from __future__ import annotations
 import re
 import shlex
 
+#: timeout(1) after the time: ended by TERM, by KILL; 125 is what uutils' 0.0.30 gives with -k.
+TIMED_OUT = (124, 125, 137)
 #: Stands for a user that is not made yet: it has no more rights (nobody).
 _NOBODY = 65534
 #: Shell functions for scripts that run as root:

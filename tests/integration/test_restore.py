@@ -120,6 +120,11 @@ def test_members_serve_until_every_host_has_its_side_folder(lab: Lab, saved: Pat
     running.kill()
     lab.invoke("restore-etcd", None, str(saved), *CONSENT).expect(0)
     assert all(a != b for a, b in zip(pids(lab), before, strict=True))
+    # Started at the same moment, each would wait 7 s for each other one, and none would be checked.
+    mine = "journalctl -o cat _SYSTEMD_INVOCATION_ID=$(systemctl show -p InvocationID --value etcd)"
+    said = lab.on(lab.etcd, mine)
+    assert all("initial corruption checking passed" in text for text in said)
+    assert not any("context deadline exceeded" in text for text in said)
     assert has(lab, "/later") == [False] * 3
     owners = "find /var/lib/etcd ! -user etcd ! -name data-disk"
     assert lab.on(lab.etcd, owners) == [""] * 3

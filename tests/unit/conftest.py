@@ -3,6 +3,7 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Callable, Generator, Iterator, Mapping
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -11,6 +12,7 @@ from hypothesis import HealthCheck, settings
 
 from provision.host import gather
 from provision.host.facts import HostFacts, Probe, seen_by
+from tests import shares
 
 from .processes import Watch
 
@@ -25,6 +27,13 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "unit"))
 
 _watch = Watch()
 _watch.start()
+
+#: The files of other processes, when several of them share the tests.
+_others = shares.left_out(Path(__file__).parent)
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    return True if collection_path in _others else None
 
 
 @pytest.hookimpl(wrapper=True)

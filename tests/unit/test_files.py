@@ -33,10 +33,15 @@ ZERO = Path("/dev/zero")
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A pipe without a writer is waited for a moment only; the defaults are bound at the import."""
+    """A pipe without a writer is waited for a moment only."""
+    wait_for(1.0, monkeypatch)
+
+
+def wait_for(seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How long every reader waits: the defaults are bound at the import."""
     wait = read_bytes.__kwdefaults__
     assert wait is not None
-    monkeypatch.setitem(wait, "seconds", 1.0)
+    monkeypatch.setitem(wait, "seconds", seconds)
 
 
 class TestRead:
@@ -66,10 +71,11 @@ class TestRead:
         assert read_text(pipe, 100) == "hunter2\n"
         writer.join()
 
-    def test_a_pipe_without_a_writer(self, tmp_path: Path) -> None:
+    def test_a_pipe_without_a_writer(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         pipe = tmp_path / "p"
         os.mkfifo(pipe)
-        with pytest.raises(TimeoutError, match="gives nothing in 1 s"):
+        wait_for(0.05, monkeypatch)
+        with pytest.raises(TimeoutError, match=r"gives nothing in 0\.05 s"):
             read_bytes(pipe, 100)
 
     @pytest.mark.process
@@ -124,12 +130,15 @@ READERS: dict[str, tuple[Callable[[Path], object], type[Exception]]] = {
 
 @pytest.mark.parametrize("kind", ["device", "pipe", "folder"])
 @pytest.mark.parametrize("reader", READERS)
-def test_whatever_a_file_is_its_reader_ends(reader: str, kind: str, tmp_path: Path) -> None:
+def test_whatever_a_file_is_its_reader_ends(
+    reader: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "named"
     if kind == "device":
         path.symlink_to(ZERO)
     elif kind == "pipe":
         os.mkfifo(path)
+        wait_for(0.05, monkeypatch)
     else:
         path.mkdir()
     read, error = READERS[reader]

@@ -119,7 +119,7 @@ def test_root_reads_no_release_file_that_others_can_replace(
         ("exit 0", "the Java at {home} does not say its version: no answer"),
         ("echo hello", "the Java at {home} does not say its version: hello"),
         ("exit 3", "the Java at {home} does not run: ended with 3"),
-        ("sleep 9", "the Java at {home} does not run: ended with 124 in place of an answer"),
+        ("sleep 9", "the Java at {home} does not run: ended with no answer in 20 s"),
     ],
 )
 def test_a_java_without_a_version_is_not_called_none(

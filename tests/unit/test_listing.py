@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -74,6 +76,30 @@ def test_sizes_need_no_option_that_only_gnu_has(data: Path, tmp_path: Path) -> N
     found = dict(r.split("\t", 1)[::-1] for r in listing.records(seen.commands["sizes"]))
     assert {path.rpartition("/")[2] for path in found} == {f"x{name}" for name in ODD}
     assert all(int(size) >= 0 for size in found.values())
+
+
+@pytest.mark.process
+@pytest.mark.skipif(not shutil.which("busybox"), reason="no busybox here")
+def test_the_tools_of_busybox_list_the_same(data: Path, tmp_path: Path) -> None:
+    for name in ODD:
+        (data / f"x{name}").mkdir()
+        (data / f"y{name}").write_text("y" * 5000)
+        os.utime(data / f"y{name}", (1_700_000_000, 1_700_000_000))
+    busybox = Path(shutil.which("busybox") or "")
+    for tool in ("sh", "find", "stat", "du"):
+        (tmp_path / tool).symlink_to(busybox)
+    commands = {
+        "names": listing.names(str(data), "x*", "y*"),
+        "files": listing.files(str(data), "y*"),
+        "sizes": listing.sizes(str(data), "x*"),
+    }
+    gnu = look(tmp_path, **commands).commands
+    small = look(tmp_path, **{k: f"PATH={tmp_path}:$PATH; {c}" for k, c in commands.items()})
+    assert {r.split("\t")[1] for r in listing.records(gnu["files"])} == {"1700000000"}
+    for label in commands:
+        found = sorted(listing.records(small.commands[label]))
+        assert found == sorted(listing.records(gnu[label]))
+        assert len(found) >= len(ODD)
 
 
 @pytest.mark.process

@@ -170,12 +170,12 @@ def test_why_each_does_not_answer(ports: list[int], tmp_path: Path) -> None:
 def test_a_listener_that_takes_connections_and_says_nothing(
     ports: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(readiness, "ANSWER_SECONDS", 0.3)
+    monkeypatch.setattr(readiness, "ANSWER_SECONDS", 1.0)
     installed(tmp_path)
     rpc, data, web, _ = ports
     with listening() as silent:
         found = look(of_ports(rpc, data, web, silent), tmp_path)
-    assert found.silent == {"http": "no answer in 0.3 s"}
+    assert found.silent == {"http": "no answer in 1.0 s"}
 
 
 @pytest.mark.process

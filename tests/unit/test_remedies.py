@@ -55,6 +55,7 @@ def test_every_command_of_a_text_belongs_to_an_id() -> None:
     assert named_commands.unattributed() == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("id", IDS)
 def test_every_command_exists_with_its_options(id: str) -> None:
     row = REMEDIES[id]

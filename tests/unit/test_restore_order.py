@@ -3,6 +3,7 @@ start; and how a killed run goes on."""
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Collection
 from dataclasses import replace
@@ -148,6 +149,15 @@ def test_all_stop_before_any_is_restored_and_all_are_before_any_starts(
     plan.steps[-1].calls[0].do()
     assert done == [f"settle {THREE}"]
     assert plan.steps[0].calls[0].what == "send snapshot.db (100 B) to infra1, infra2, infra3"
+
+
+def test_each_starts_a_moment_after_the_one_before(restore: Restore, done: plan_text.Done) -> None:
+    """Else each waits for the answer of others that wait for its own."""
+    (start,) = [s for s in restore.plan().steps if s.title == START]
+    scripts = [change.script for host in start.hosts for change in host.changes]
+    waits = [re.findall(r"^sleep (\d+)$", script, re.MULTILINE) for script in scripts]
+    assert waits == [[], ["1"], ["2"]]
+    assert all(s.index("sleep") < s.index("systemctl start") for s in scripts[1:])
 
 
 def test_each_is_restored_from_the_same_file_as_itself(

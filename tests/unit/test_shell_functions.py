@@ -105,6 +105,7 @@ def test_whoever_sends_a_script_sends_the_functions_that_it_calls() -> None:
     assert forgetting(sources()) == []
 
 
+@pytest.mark.long
 def test_the_senders_are_found() -> None:
     senders = {name: f for name, f in functions(sources()).items() if f.sends}
     with_functions = {n for n, f in senders.items() if f"{SAFELY}.FUNCTIONS" in f.uses}

@@ -31,8 +31,6 @@ NOT_INSTALLED, NOT_YET = "@@not-installed", "Alluxio is not installed yet"
 KILL_AFTER = 2
 #: Seconds that a host may take in addition to the command: for the login and the script.
 MARGIN = 3
-#: timeout(1) after the time: ended by TERM, by KILL; 125 is what uutils' 0.0.30 gives with -k.
-TIMED_OUT = (124, 125, 137)
 
 
 class CommandFailed(Unhealthy):
@@ -82,7 +80,7 @@ def require_answer(result: Result, timeout: float) -> None:
     """Raise :class:`NotInstalled` or :class:`CommandFailed` as :func:`run` does."""
     if result.stdout.strip() == NOT_INSTALLED:
         raise NotInstalled(NOT_YET, id="worker-not-installed")
-    if result.code in TIMED_OUT:
+    if result.code in safely.TIMED_OUT:
         raise CommandFailed(f"did not answer in {whole_seconds(timeout)} s", id="info-nodes-failed")
 
 

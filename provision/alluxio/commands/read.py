@@ -22,6 +22,7 @@ from typing import TypedDict
 from provision.alluxio.commands import alluxio_cli
 from provision.alluxio.commands.alluxio_cli import DEFAULT_TIMEOUT, KILL_AFTER, MARGIN, NotInstalled
 from provision.errors import Problem, ProvisionError, UsageError
+from provision.host import safely
 from provision.inventory.resolved import AlluxioCluster, AlluxioWorker
 from provision.ssh.session import Fleet, Session, Unreachable
 from provision.text import EXCERPT, document, number, printable
@@ -224,7 +225,7 @@ def _reason(
     session: Session, alluxio: AlluxioCluster, path: str, timeout: float, code: int, stderr: str
 ) -> str:
     """Why ``fs head`` failed, without what it printed on stdout."""
-    if code in alluxio_cli.TIMED_OUT:
+    if code in safely.TIMED_OUT:
         return f"the file was not read in {alluxio_cli.whole_seconds(timeout)} s"
     try:
         stat = alluxio_cli.run(session, alluxio, ("fs", "stat", "--path", path, *OPTIONS), timeout)

@@ -89,8 +89,12 @@ def probe_commands(java_home: str | None, user: str) -> Mapping[str, str]:
 
 def _as_user(user: str, command: str) -> str:
     become = safely.become_or_nobody(user)
-    late = f"{ENDED}$? in place of an answer"  # a shell's own end, or that of timeout
-    return f'{become}\ncd /; timeout -k 2 20 $as sh -c {shlex.quote(command)} 9>&- || echo "{late}"'
+    late = "|".join(map(str, safely.TIMED_OUT))
+    return (
+        f"{become}\ncd /; timeout -k 2 20 $as sh -c {shlex.quote(command)} 9>&- || case $? in\n"
+        f'{late}) echo "{ENDED}no answer in 20 s";;\n'
+        f'*) echo "{ENDED}$? in place of an answer";;\nesac'
+    )
 
 
 def own_home(facts: HostFacts) -> str | None:

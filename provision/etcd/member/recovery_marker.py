@@ -21,6 +21,9 @@ from provision.inventory.resolved import EtcdCluster, EtcdMember, Machine
 
 #: Seconds for the start of a member, on each host.
 START_SECONDS = 60
+#: Seconds between the starts of two members. etcd reads a small database and looks at its peers
+#: within a fraction of one; one that takes longer waits for its peers as without turns.
+TURN_SECONDS = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +103,14 @@ def stop(member: EtcdMember, mark: RecoveryMarker, user: str) -> Change:
     )
 
 
-def start(member: EtcdMember) -> Change:
+def start(member: EtcdMember, turn: int = 0) -> Change:
     """Start etcd and enable it again; the mark stays until all is verified.
+
+    ``turn`` counts from 0, and each start begins :data:`TURN_SECONDS` after the one before it. A
+    member with data asks every peer for its hash before it answers peers itself, and waits 7 s for
+    one that listens and does not answer yet (etcd's ``InitialCheck``). Members that start at the
+    same moment wait for each other so, up to 7 s for each peer, and compare nothing. The first of
+    several finds no peer; each of the others compares itself with those before it.
 
     The disk that now has the data counts as the data disk, even if it is a new disk. A member that
     waits for others goes on starting after :data:`START_SECONDS`; the gate waits for it. Without
@@ -112,7 +121,7 @@ def start(member: EtcdMember) -> Change:
     waits = f'[ $? = 124 ] && [ "$(systemctl show -p ActiveState --value {unit})" = activating ]'
     return Change(
         f"start and enable {unit}",
-        f"{disks.mark(member.data_dir)}\n"
+        (f"sleep {turn * TURN_SECONDS}\n" if turn else "") + f"{disks.mark(member.data_dir)}\n"
         f"systemctl enable -q {unit}\n"
         f"timeout {START_SECONDS} systemctl start {unit} || {{ {waits}; }} || {{\n"
         f"  journalctl -u {unit} -n 12 --no-pager -o cat >&2; exit 1\n"

@@ -140,7 +140,14 @@ def plan(etcd: Etcd, observed: RestoreState, *, bump: bool = True) -> Plan:
         steps += step("restore every member", left, lambda m: _swap(cluster, m, mark))
     starting = [m for m in cluster.members if left or not running(facts[m.name])]
     verify = verified(etcd)
-    steps += step("start all members together", starting, recovery_marker.start, after=verify)
+    # The members have the same data, so the check at their start ends none of them.
+    turn = {m.name: n for n, m in enumerate(starting)}
+    steps += step(
+        "start all members together",
+        starting,
+        lambda m: recovery_marker.start(m, turn[m.name]),
+        after=verify,
+    )
     if not steps:  # an earlier run has done all of this
         steps.append(Step("verify the restored cluster", after=verify))
     steps.append(Step("check the alarms", calls=(alarms.settle(etcd),)))
