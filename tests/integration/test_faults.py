@@ -37,5 +37,5 @@ def test_a_fault_in_the_middle_loses_nothing(
     case = Case(next(o for o in OPERATIONS if o.name == operation), FAULTS[fault], moment)
     run_case(bed, case)
     assert case.outcome
-    assert case.verdict.acknowledged > 10
+    assert case.verdict.acknowledged > 20
     assert (case.verdict.lost, case.verdict.stale) == (0, 0)
