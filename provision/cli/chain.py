@@ -72,7 +72,7 @@ class Executor(InvokeExecutor):
             )
         if any(call.kwargs.get("dry_run") for call in calls):
             self.config.run.dry = True  # --dry sets the same value, and the tasks read it
-        changed: list[str] = []  # each task of the line adds itself, and reads who was before it
+        changed: list[str] = []  # the tasks of the line that changed hosts
         for call in calls:
             if isinstance(call.task, Command):
                 call.kwargs = {**call.kwargs, EARLIER: changed}

@@ -23,8 +23,6 @@ GLIBC = "glibc"
 RUNS = "runs"
 #: How the last line of an answer begins, after which the exit code comes.
 ENDED = "ended with "
-
-
 #: The line of a JDK's ``release`` file for ``grep -E``, as :func:`tarball.jdk_major` reads it.
 _NAMED = """^JAVA_VERSION=["']?(1[.])?[0-9]{1,3}([^0-9]|$)"""
 
@@ -155,8 +153,8 @@ def problems(
     its_home = java_home or own_home(facts)
     found = _release(facts, java_home) if answer == RUNS else major(answer)
     if answer and its_home and found is None:
-        what, why = f"the Java at {its_home} {_unclear(answer)}", "for this Linux"
-        remedy = f"give alluxio.java.source a JDK {wanted} {why}, or java.home another one"
+        what = f"the Java at {its_home} {_unclear(answer)}"
+        remedy = f"give alluxio.java.source a JDK {wanted} for this Linux, or java.home another one"
         return [Problem(where, what, remedy, id="java-unfit")]
     if found is None and jdk is not None and worker.java_home is None:
         found = tarball_major(jdk)

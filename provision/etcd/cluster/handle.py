@@ -115,6 +115,6 @@ class Etcd(Reach):
                 sick[m.member.name] = health.member_problems(self.cluster, m)
         if odd:
             return odd[0]
-        # In the inventory's order, not in that of the answers: two runs say the same.
+        # The answers come in any order. The inventory's order is the same in every run.
         problems = [p for m in self.cluster.members for p in sick.get(m.name, ())]
         raise Unhealthy("no etcd member serves reads", problems, id="quorum-lost")
