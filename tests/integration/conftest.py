@@ -77,6 +77,16 @@ def _private_and_owned() -> Iterator[None]:
         lab.require_modes()
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _folders_of_the_system() -> Iterator[None]:
+    """After every module: what it removed of its own was in the system's folders, never these."""
+    yield
+    folders = " ".join(f"/{name}" for name in ("home", "media", "mnt", "opt", "srv", "var/opt"))
+    look = f"for d in {folders}; do [ -d $d ] || {{ echo $d; mkdir $d; }}; done"
+    gone = [found for lab in CONNECTED for found in lab.on(list(lab.hosts.values()), look)]
+    assert not any(gone), gone
+
+
 @pytest.fixture(scope="module")
 def clone(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what somebody has who has cloned the repository and brought the lab up."""

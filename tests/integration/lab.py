@@ -415,15 +415,32 @@ def firewall(hosts: Sequence[Host], rule: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def small_disk(host: Host, path: str, mebibytes: int, used: int = 0) -> Iterator[None]:
-    """A file system of its own at ``path``, which is not there without."""
-    host.run(f"mkdir -p {path}; mount -t tmpfs -o size={mebibytes}m tmpfs {path}")
+def folder(host: Host, path: str) -> Iterator[None]:
+    """The folder ``path``. Those that were made for it go afterwards, if they are empty."""
+    made = host.run(
+        f"""path={path}; made=
+        while [ ! -e "$path" ]; do made="$made $path"; path=${{path%/*}}; done
+        mkdir -p {path}; echo "$made" """
+    ).strip()
     try:
-        if used:
-            host.run(f"head -c {used}M /dev/zero >{path}/lost+found")
         yield
     finally:
-        host.run(f"umount {path}; rmdir {path} 2>/dev/null || :")
+        if made:
+            # The deepest first.
+            host.run(f"rmdir {made} 2>/dev/null || :")
+
+
+@contextlib.contextmanager
+def small_disk(host: Host, path: str, mebibytes: int, used: int = 0) -> Iterator[None]:
+    """A file system of its own at ``path``, which is not there without."""
+    with folder(host, path):
+        host.run(f"mount -t tmpfs -o size={mebibytes}m tmpfs {path}")
+        try:
+            if used:
+                host.run(f"head -c {used}M /dev/zero >{path}/lost+found")
+            yield
+        finally:
+            host.run(f"umount {path}")
 
 
 def another_release(into: Path) -> Path:

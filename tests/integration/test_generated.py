@@ -18,7 +18,7 @@ import shlex
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
@@ -38,6 +38,7 @@ from provision.host.facts import HostFacts
 from provision.host.gather import require_facts
 from provision.host.resources import Directory, File, User
 from provision.inventory.resolved import AlluxioWorker, EtcdMember, Inventory, Machine
+from provision.inventory.system_folders import SYSTEM_DIRS
 from provision.ssh.session import Fleet
 from tests import generated
 
@@ -183,11 +184,13 @@ class Trial:
             users = [r.name for r in resources if isinstance(r, User)]
             gone = [p for p in (*files, *folders) if not p.startswith("/opt/alluxio")]
             paths = shlex.join(gone)
-            parents = shlex.join({p.rpartition("/")[0] for p in gone} - {"/etc/systemd/system"})
+            # Never the system's own, as /srv. The deepest first.
+            above = {str(parent) for path in gone for parent in PurePosixPath(path).parents}
+            parents = shlex.join(sorted(above - SYSTEM_DIRS - {"/"}, key=len, reverse=True))
             host.run(
                 f"systemctl stop etcd-backup.timer etcd-backup.service etcd alluxio-worker || :\n"
                 f"systemctl disable -q etcd-backup.timer etcd alluxio-worker || :\n"
-                f"rm -rf {paths}; rmdir -p --ignore-fail-on-non-empty {parents} || :\n"
+                f"rm -rf {paths}; rmdir {parents} 2>/dev/null || :\n"
                 + "".join(f"userdel -f {user} || :\n" for user in users)
                 + "rm -rf /var/log/alluxio-provision /run/alluxio-provision\n"
                 "systemctl daemon-reload; systemctl reset-failed",

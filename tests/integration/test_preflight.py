@@ -13,7 +13,7 @@ import pytest
 
 from provision.cli.explain import page
 
-from .lab import NET, SSH, TEST_UNIT, Changes, Host, Lab, firewall, small_disk
+from .lab import NET, SSH, TEST_UNIT, Changes, Host, Lab, firewall, folder, small_disk
 
 pytestmark = pytest.mark.usefixtures("clean")
 
@@ -41,16 +41,13 @@ def listener(host: Host, port: int) -> Iterator[None]:
 @contextmanager
 def file(host: Host, path: str, content: str) -> Iterator[None]:
     """A file of somebody else's, or other content of one that is there."""
-    host.run(f"[ ! -e {path} ] || cp -p {path} {path}.kept; mkdir -p $(dirname {path})")
-    host.run(f"cat >{path} <<'END'\n{content}\nEND")
-    try:
-        yield
-    finally:
-        host.run(
-            f"""rm {path}
-            [ ! -e {path}.kept ] || mv {path}.kept {path}
-            rmdir -p $(dirname {path}) 2>/dev/null || :"""
-        )
+    with folder(host, path.rpartition("/")[0]):
+        host.run(f"[ ! -e {path} ] || cp -p {path} {path}.kept")
+        host.run(f"cat >{path} <<'END'\n{content}\nEND")
+        try:
+            yield
+        finally:
+            host.run(f"rm {path}; [ ! -e {path}.kept ] || mv {path}.kept {path}")
 
 
 @contextmanager
