@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -23,6 +23,7 @@ from provision.plans.alluxio import start_workers
 from provision.ssh.session import Fleet
 from tests.unit import builders, clock, fake_etcd, hosts
 from tests.unit.hosts import TARBALL
+from tests.unit.test_rolling import READY
 from tests.unit.test_start_plan import Registry, cluster, plan, running
 from tests.unit.test_worker_steps import Look
 
@@ -77,15 +78,20 @@ class Time:
     def registers(self, name: str, revision: int) -> Callable[[], object]:
         return lambda: self.registry.revisions.update({name: revision})
 
-    def require(self, patience: float = 0, *, ready: bool = False) -> None:
+    def require(
+        self, patience: float = 0, *, ready: bool = False, known: Collection[str] = ()
+    ) -> None:
         handle = Etcd(builders.etcd(), Fleet(1))
+        chosen = self._alluxio.workers
         start_workers.require_live(
-            self._alluxio, handle, self._alluxio.workers, patience=patience, ready=ready
+            self._alluxio, handle, chosen, patience=patience, ready=ready, known=known
         )
 
-    def refused(self, patience: float = 0, *, ready: bool = False) -> str:
+    def refused(
+        self, patience: float = 0, *, ready: bool = False, known: Collection[str] = ()
+    ) -> str:
         with pytest.raises(Unhealthy) as caught:
-            self.require(patience, ready=ready)
+            self.require(patience, ready=ready, known=known)
         return caught.value.message
 
 
@@ -214,6 +220,19 @@ class TestReady:
         time.registry.silent = {"w02": "nothing listens"}
         assert time.refused(ready=True) == "1 of 2 workers are registered, but not ready"
 
+    def test_whose_listeners_have_just_answered_is_not_asked_again(self, time: Time) -> None:
+        time.require(60, ready=True, known={"w01", "w02"})
+        assert time.answered == []
+        time.require(60, ready=True, known={"w01"})
+        assert time.registry.asked == [["w02"]]
+
+    def test_an_answer_from_before_a_wait_for_the_lease_does_not_count(self, time: Time) -> None:
+        time.gone("w02")
+        time.later = {5: time.registers("w02", 11)}
+        time.registry.silent = {"w01": "nothing listens"}
+        assert time.refused(10, ready=True, known={"w01", "w02"}).startswith("1 of 2 workers are")
+        assert time.registry.asked[0] == ["w01", "w02"]
+
 
 def test_the_live_keys_are_read_with_the_login_of_the_workers(
     monkeypatch: pytest.MonkeyPatch,
@@ -246,3 +265,25 @@ def test_each_host_is_asked_for_all_that_a_worker_needs(
         wanted = desired.probe(alluxio, w, Artifacts(TARBALL, None))
         assert asked[w.machine].units == wanted.units
         assert len(asked[w.machine].resources) == len(wanted.resources) > 0
+
+
+def test_the_first_look_asks_the_listeners_where_this_is_wanted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    look = Look(monkeypatch)
+    alluxio, asked = builders.alluxio(), []
+    one = alluxio.workers[0]
+
+    def gathered(_: Fleet, probes: Mapping[Machine, Probe]) -> tuple[dict[Machine, HostFacts], Any]:
+        asked.append({m: set(probe.commands) for m, probe in probes.items()})
+        says = {one.machine: {readiness.LABEL: READY}}
+        return {m: hosts.facts(1, commands=says.get(m, {})) for m in probes}, []
+
+    monkeypatch.setattr(gather, "gather_facts", gathered)
+    assert look.observe().ready == frozenset()
+    assert look.observe(ready=True).ready == {one.name}
+    without, wanted = asked
+    for w in alluxio.workers:
+        own = readiness.probe(alluxio, w)
+        assert wanted[w.machine] == without[w.machine] | set(own.commands)
+        assert readiness.LABEL not in without[w.machine]

@@ -78,10 +78,10 @@ class Look:
             raise self.tarballs
         return self.tarballs
 
-    def observe(self, tarballs: Artifacts | None = None) -> WorkersState:
+    def observe(self, tarballs: Artifacts | None = None, *, ready: bool = False) -> WorkersState:
         with Fleet(1) as fleet:
             etcd = Etcd(builders.etcd(), fleet)
-            return start_workers.observe(ALLUXIO, etcd, ALLUXIO.workers, tarballs)
+            return start_workers.observe(ALLUXIO, etcd, ALLUXIO.workers, tarballs, ready=ready)
 
     def refused(self) -> list[str]:
         with pytest.raises(PreflightFailed) as refused:

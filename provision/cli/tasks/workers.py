@@ -55,14 +55,17 @@ def start_workers(
     taken = common.taken_over(take_over, alluxio.folders)
     etcd = run.etcd(inventory.etcd)
     alluxio = replace(alluxio, downgrade=downgrade, take_over=taken)
-    observed = start_workers.observe(alluxio, etcd, chosen)
+    observed = start_workers.observe(alluxio, etcd, chosen, ready=True)
     plan = start_workers.plan(inventory, alluxio, etcd, observed, chosen)
     carried = common.carry_out(run, plan)
     live = {}
     if carried or not plan.steps:
         # A running worker that is not live gets the failure detection time to come back.
         patience = alluxio.failure_detection_timeout
-        live = start_workers.require_live(alluxio, etcd, chosen, patience=patience, ready=True)
+        known = observed.ready if not plan.steps else ()
+        live = start_workers.require_live(
+            alluxio, etcd, chosen, patience=patience, ready=True, known=known
+        )
     extra: StartWorkers = {"live": sorted(live)}
     line = f"{len(live)} of {len(chosen)} live"
     problem = None

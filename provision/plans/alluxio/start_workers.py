@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -28,7 +28,7 @@ from provision.errors import Problem, ProvisionError, Unhealthy
 from provision.etcd.cluster.handle import Etcd
 from provision.host import fitness, gather, preflight
 from provision.host.diff import Change, changes
-from provision.host.facts import PREFLIGHT, HostFacts, Probe
+from provision.host.facts import PREFLIGHT, HostFacts, Probe, merged
 from provision.host.resources import MARKER
 from provision.inventory import sizes
 from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, Inventory, Machine
@@ -66,6 +66,8 @@ class WorkersState:
     registered: registrations.RegistrationSnapshot | None = None
     #: The workers that will register another address than the one under their identity in etcd.
     moved: tuple[moved.Moved, ...] = ()
+    #: The names of the workers whose listeners answered, when this was asked.
+    ready: frozenset[str] = frozenset()
 
 
 def fetch(alluxio: AlluxioCluster) -> Artifacts:
@@ -87,10 +89,13 @@ def observe(
     etcd: Etcd,
     chosen: Sequence[AlluxioWorker],
     tarballs: Artifacts | None = None,
+    *,
+    ready: bool = False,
 ) -> WorkersState:
     """Look at the hosts of the chosen workers, and check at the same time whether etcd answers.
 
-    Without ``tarballs``, the tarballs that the inventory declares are used.
+    Without ``tarballs``, the tarballs that the inventory declares are used. With ``ready``, the
+    same look asks whether the workers' listeners answer.
     Raises :class:`PreflightFailed` with every problem found; nothing is changed.
     """
     with ThreadPoolExecutor(1) as pool:
@@ -102,6 +107,9 @@ def observe(
             w.machine: desired.probe(alluxio, w, tarballs) if tarballs else Probe(kinds=PREFLIGHT)
             for w in chosen
         }
+        if ready:
+            asked = {w.machine: readiness.probe(alluxio, w) for w in chosen}
+            probes = {m: merged([probe, asked[m]]) for m, probe in probes.items()}
         facts, unreachable = gather.gather_facts(etcd.fleet, probes)
         problems += unreachable
         problems += host_problems(alluxio, chosen, tarballs, etcd.fleet, probes, facts)
@@ -122,7 +130,10 @@ def observe(
             etcd.as_worker(desired.login(alluxio)).any() as client,
         ):
             seen = registrations.read(client, alluxio.name)
-    return WorkersState(tarballs, facts, warnings, seen, tuple(others))
+    answer = frozenset(
+        w.name for w in chosen if ready and readiness.of(alluxio, w, facts[w.machine]).ready
+    )
+    return WorkersState(tarballs, facts, warnings, seen, tuple(others), answer)
 
 
 def host_problems(
@@ -278,6 +289,7 @@ def require_live(
     patience: float = 0,
     stale: Mapping[str, int] = MappingProxyType({}),
     ready: bool = False,
+    known: Collection[str] = (),
 ) -> dict[str, int]:
     """As :func:`live`. Raises :class:`Unhealthy` unless each of the chosen workers is live within
     ``patience`` seconds. A worker that has lost its lease (its member of etcd went away, for
@@ -285,7 +297,8 @@ def require_live(
 
     With ``ready`` all listeners of the workers must answer, too, within ``patience`` seconds after
     all are registered: a worker joins before it serves
-    (:mod:`provision.alluxio.commands.readiness`).
+    (:mod:`provision.alluxio.commands.readiness`). The workers in ``known`` have just answered, and
+    nothing was changed since: they are asked again only after a wait for one that is not live.
 
     The revisions in ``stale`` belong to keys that do not count. The wait ends early for a worker
     that systemd starts again and again without success.
@@ -293,7 +306,9 @@ def require_live(
     with progress.waiting("workers that register", within=patience, of=len(chosen)) as shown:
         deadline = wait.Deadline(patience)
         crashes = _Crashes(etcd.fleet)
-        listeners = _Listeners(etcd.fleet, alluxio, chosen, patience, crashes) if ready else None
+        listeners = None
+        if ready:
+            listeners = _Listeners(etcd.fleet, alluxio, chosen, patience, crashes, known)
         while True:
             seen: dict[str, int] = {}
             try:
@@ -322,6 +337,8 @@ def require_live(
                     _why(alluxio, etcd, missing),
                     id="worker-not-live",
                 )
+            if listeners is not None:
+                listeners.all_again()
             deadline.pause(POLL_SECONDS)
 
 
@@ -335,8 +352,10 @@ class _Listeners:
         workers: Sequence[AlluxioWorker],
         patience: float,
         crashes: _Crashes,
+        known: Collection[str] = (),
     ) -> None:
-        self._fleet, self._alluxio, self._waiting = fleet, alluxio, list(workers)
+        self._fleet, self._alluxio, self._all = fleet, alluxio, tuple(workers)
+        self._waiting = [w for w in workers if w.name not in known]
         self._count = len(workers)
         self._patience, self._crashes = patience, crashes
         self._deadline: wait.Deadline | None = None
@@ -347,8 +366,14 @@ class _Listeners:
         """The names of the workers whose listeners have not answered."""
         return [w.name for w in self._waiting]
 
+    def all_again(self) -> None:
+        """Earlier answers are old: ask every worker."""
+        self._waiting = list(self._all)
+
     def answer(self) -> bool:
         """Whether all listeners have answered. Raises :class:`Unhealthy` after the deadline."""
+        if not self._waiting:
+            return True
         if self._deadline is None:
             self._deadline = wait.Deadline(self._patience)
         if time.monotonic() < self._next:
