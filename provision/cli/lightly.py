@@ -5,6 +5,13 @@ from __future__ import annotations
 import atexit
 import gc
 import os
+import sys
+from collections.abc import Sequence
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
+
+#: Invoke's reader of YAML, for a configuration file of Invoke's own. Hardly anybody has one.
+_RARE = "invoke.vendor.yaml"
 
 
 def start_lightly() -> None:
@@ -17,3 +24,20 @@ def start_lightly() -> None:
     gc.set_threshold(200_000)
     atexit.register(gc.freeze)
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+    sys.meta_path.insert(0, _Later())
+
+
+class _Later:
+    """Finds a module that is imported only when it is used."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if name != _RARE:
+            return None
+        from importlib.util import LazyLoader
+
+        spec = PathFinder.find_spec(name, path, target)
+        if spec is not None and spec.loader is not None:
+            spec.loader = LazyLoader(spec.loader)
+        return spec

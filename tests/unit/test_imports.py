@@ -40,8 +40,8 @@ etcd:
   members:
     etcd0: {host: 127.0.0.1, address: 127.0.0.1}
 """
-#: Invoke itself; its own configuration reads YAML.
-TASKS = {"invoke", "yaml"}
+#: Invoke itself. Its own configuration may be YAML, which is imported when there is some.
+TASKS = {"invoke"}
 INVENTORY = {*TASKS, "pydantic", "ruamel"}
 
 
@@ -90,6 +90,15 @@ def test_names_for_a_completion_need_the_reader_of_yaml() -> None:
 )
 def test_help_and_texts_need_invoke_alone(words: tuple[str, ...]) -> None:
     assert imported(*words) <= TASKS
+
+
+def test_a_configuration_of_invoke_s_own_is_read_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / ".invoke.yaml").write_text("tasks: {dedupe: false}\n")
+    found = modules("help", "check-nodes")
+    assert {"invoke.vendor.yaml", "invoke.vendor.yaml.loader"} <= found
 
 
 @pytest.mark.parametrize(
