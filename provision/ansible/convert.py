@@ -52,15 +52,17 @@ _READ = frozenset(
 )
 #: Characters of ssh's arguments: they are read for every host.
 _MAX_ARGUMENTS = 4096
-#: Flags and options of ssh that change nothing here.
-_SILENT_FLAGS = ("-q", "-C", "-4", "-6", "-A", "-a", "-x")
+#: Flags of ssh, alone or together, and options that change nothing here.
+_SILENT_FLAGS = re.compile("-[qC46AaxTtnv]+")
 _HARMLESS = re.compile(
     "(Control(Master|Path|Persist)|ServerAlive.*|TCPKeepAlive|Compression|ForwardAgent|LogLevel|"
     "PreferredAuthentications|(Pubkey|GSSAPI|Password|KbdInteractive)Authentication|BatchMode|"
     "IdentitiesOnly|ConnectionAttempts)",
     re.IGNORECASE,
 )
-_DIRECT = re.compile(r"-W\s+'?\[?%h\]?:%p'?")
+_DIRECT = ("%h:%p", "[%h]:%p")
+#: A word of ssh's that ends with an option: flags, the option, and its value if it is in the word.
+_OPTION = re.compile("-[qC46AaxTtnv]*([Wplio])(.*)", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -223,7 +225,7 @@ class _Reader:
                 else:
                     key = keyword[option]
                 self._option(key, value, var, ssh)
-            elif word not in _SILENT_FLAGS:
+            elif not _SILENT_FLAGS.fullmatch(word):
                 self._findings.error(var.where, f"ssh's argument {word!r} is not supported", "")
 
     def _of_jump(self, jump: str, key: str, value: str, var: Var, ssh: dict[str, str]) -> None:
@@ -275,42 +277,41 @@ class _Jump:
 
 def _jump_of(command: str) -> _Jump | None:
     """The jump host of a ProxyCommand that is only ``ssh -W %h:%p``; None for others."""
-    rest, found = _DIRECT.subn("", command)
     try:
-        words = shlex.split(rest)
+        words = shlex.split(command)
     except ValueError:
         return None
-    if found != 1 or not words or words[0].rpartition("/")[2] != "ssh":
+    words = words[1:] if words[:1] == ["exec"] else words
+    if not words or words[0].rpartition("/")[2] != "ssh":
         return None
-    given = {"-p": "", "-l": ""}
+    given = {"p": "", "l": "", "W": ""}
     options: list[tuple[str, str]] = []
     host = ""
     at = iter(words[1:])
     for word in at:
-        if word in _SILENT_FLAGS:
+        if _SILENT_FLAGS.fullmatch(word):
             continue
-        option, value = word[:2], word[2:]
-        if option in ("-p", "-l", "-i", "-o"):
-            value = value or next(at, "")
-        if option in given:
-            given[option] = value
-        elif option == "-i":
+        key, value = "", ""
+        if option := _OPTION.fullmatch(word):
+            key, value = option[1], option[2] or next(at, "")
+        if key == "o":
+            name, _, value = re.sub(r"\s*=\s*|\s+", "=", value, count=1).partition("=")
+            key = {"user": "l", "port": "p"}.get(name.lower(), "")
+            if not key:
+                options.append((name, value))
+                continue
+        if key == "i":
             options.append(("IdentityFile", value))
-        elif option == "-o":
-            key, _, value = re.sub(r"\s*=\s*|\s+", "=", value, count=1).partition("=")
-            if key.lower() in ("user", "port"):
-                given[f"-{'l' if key.lower() == 'user' else 'p'}"] = value
-            else:
-                options.append((key, value))
+        elif key in given and not given[key]:
+            given[key] = value
         elif word.startswith("-") or host:
             return None
         else:
             host = word
-    host = host.replace('"', "")
-    if not host:
+    user, port = given["l"], given["p"]
+    if not host or given["W"] not in _DIRECT or (user and "@" in host):
         return None
-    user, port = given["-l"], given["-p"]
-    text = (f"{user}@" if user and "@" not in host else "") + host + (f":{port}" if port else "")
+    text = (f"{user}@" if user else "") + host + (f":{port}" if port else "")
     return _Jump(text, tuple(options))
 
 

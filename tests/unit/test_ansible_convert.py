@@ -87,11 +87,36 @@ def test_what_most_hosts_have_stands_on_top(tmp_path: Path) -> None:
         ("ssh -W [%h]:%p gate", "gate"),
         ("/usr/bin/ssh -W %h:%p -q -i id u@b", "u@b"),
         ("ssh -o StrictHostKeyChecking=no -o Port=2022 -W %h:%p -q u@b", "u@b:2022"),
+        ('exec ssh -T -n -vv -W "[%h]:%p" -p2022 u@b', "u@b:2022"),
+        ("ssh -AqW %h:%p u@b", "u@b"),
+        ("ssh -q -W%h:%p -lu b", "u@b"),
     ],
 )
 def test_a_proxy_command_that_is_a_jump(tmp_path: Path, command: str, jump: str) -> None:
     text = f"[etcd]\na\n[etcd:vars]\nansible_ssh_common_args=-o ProxyCommand='{command}'\n"
     assert inventory(tmp_path, text).etcd.members[0].machine.jump == jump
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "ssh -W %h:22 u@b",
+        "ssh -W %h:%p -W %h:%p u@b",
+        "ssh -W %h:%p -l other u@b",
+        "ssh -W %h:%p -o User=other u@b",
+        "ssh -W %h:%p u@b nc",
+        "ssh -W %h:%p -F other u@b",
+        "ssh -W %h:%p -J first u@b",
+        "ssh -W %h:%p",
+        "ssh -qW",
+        "-q ssh -W %h:%p u@b",
+        "exec",
+        "ssh u@b nc %h %p",
+    ],
+)
+def test_a_proxy_command_that_may_be_more_than_a_jump(tmp_path: Path, command: str) -> None:
+    text = f"[etcd]\na\n[etcd:vars]\nansible_ssh_common_args=-o ProxyCommand='{command}'\n"
+    assert any("ssh's option 'ProxyCommand' is not supported" in x for x in refused(tmp_path, text))
 
 
 def test_what_a_proxy_command_says_beside_the_jump_is_listed(tmp_path: Path) -> None:
