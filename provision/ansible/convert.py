@@ -36,7 +36,23 @@ _PASSWORDS = {
     "ansible_sudo_pass": "give ssh.sudo_password: {ask: true}, {env: NAME} or {file: PATH}",
     "ansible_password": "log in by a key: ssh.key, or ssh-agent",
     "ansible_ssh_pass": "log in by a key: ssh.key, or ssh-agent",
+    "ansible_ssh_password": "log in by a key: ssh.key, or ssh-agent",
     "ansible_ssh_private_key_passphrase": "give ssh.key_passphrase, or use ssh-agent",
+}
+_AS_ROOT = "this tool runs sudo as it is on PATH, and becomes root"
+_KEYS_CHECKED = "host keys are always checked: add them by invoke trust-hosts"
+#: Other variables of Ansible's plugins ssh and sudo that say how a host is reached (their options'
+#: ``vars``), each with the values that say nothing else than this tool does.
+_LISTED: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    **dict.fromkeys(("ansible_become_user", "ansible_sudo_user"), (_AS_ROOT, ("root",))),
+    **dict.fromkeys(("ansible_become_exe", "ansible_sudo_exe"), (_AS_ROOT, ("sudo",))),
+    **dict.fromkeys(("ansible_become_flags", "ansible_sudo_flags"), (_AS_ROOT, ())),
+    "ansible_ssh_executable": ("~/.ssh/config and the inventory say all", ("ssh", "/usr/bin/ssh")),
+    **dict.fromkeys(("ansible_timeout", "ansible_ssh_timeout"), ("ssh.connect_timeout is it", ())),
+    **dict.fromkeys(
+        ("ansible_host_key_checking", "ansible_ssh_host_key_checking"),
+        (_KEYS_CHECKED, ("true", "yes", "1", "on")),
+    ),
 }
 #: The variables that are read.
 _READ = frozenset(
@@ -47,6 +63,7 @@ _READ = frozenset(
         *_MEMBER_NAME,
         *_ARGUMENTS,
         *_PASSWORDS,
+        *_LISTED,
         *("ansible_connection", "ansible_become_method"),
     }
 )
@@ -195,6 +212,10 @@ class _Reader:
             if name in self._vars:
                 what = f"{name} is not converted: an inventory never contains secrets"
                 self._findings.warning(self._vars[name].where, what, remedy)
+        for name, (remedy, same) in _LISTED.items():
+            var = self._vars.get(name)
+            if var is not None and var.kind is not Kind.NONE and var.text.lower() not in same:
+                self._findings.warning(var.where, f"{name} is not converted", remedy)
         connection = self._vars.get("ansible_connection")
         if connection is not None and connection.text not in ("ssh", "smart", "paramiko_ssh"):
             what = f"ansible_connection is {connection.text or connection.kind.value!r}"

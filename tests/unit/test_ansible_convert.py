@@ -220,6 +220,26 @@ def test_secrets_are_left_behind_with_a_word(tmp_path: Path) -> None:
     assert sum("host keys are always checked" in w for w in said) == 2
 
 
+def test_what_else_says_how_a_host_is_reached_is_listed(tmp_path: Path) -> None:
+    dropped = {
+        "ansible_become_user": "admin",
+        "ansible_become_exe": "/opt/bin/sudo",
+        "ansible_become_flags": "-i",
+        "ansible_ssh_executable": "/opt/bin/ssh",
+        "ansible_ssh_timeout": "30",
+        "ansible_host_key_checking": "false",
+        "ansible_ssh_password": "hunter4",
+    }
+    variables = "\n".join(f"{k}={v}" for k, v in dropped.items())
+    found = converted(tmp_path, f"[etcd]\na\nb\nc\n[all:vars]\n{variables}\n")
+    said = [str(p).removeprefix(f"{tmp_path}/") for p in found.warnings]
+    for line, name in enumerate(dropped, 6):
+        assert sum(one.startswith(f"hosts:{line}: {name} is not converted") for one in said) == 1
+    assert "hunter4" not in "".join(said)
+    same = "ansible_become_user=root\nansible_host_key_checking=True\nansible_become=yes\n"
+    assert converted(tmp_path, f"[etcd]\na\nb\nc\n[all:vars]\n{same}").warnings == ()
+
+
 @pytest.mark.parametrize("user", ["a: b", "{x}", "#", "'", '"', "*x", "- a", "no", "null"])
 def test_no_value_becomes_yaml(tmp_path: Path, user: str) -> None:
     (tmp_path / "group_vars").mkdir()
