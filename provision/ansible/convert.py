@@ -36,7 +36,23 @@ _PASSWORDS = {
     "ansible_sudo_pass": "give ssh.sudo_password: {ask: true}, {env: NAME} or {file: PATH}",
     "ansible_password": "log in by a key: ssh.key, or ssh-agent",
     "ansible_ssh_pass": "log in by a key: ssh.key, or ssh-agent",
+    "ansible_ssh_password": "log in by a key: ssh.key, or ssh-agent",
     "ansible_ssh_private_key_passphrase": "give ssh.key_passphrase, or use ssh-agent",
+}
+_AS_ROOT = "this tool runs sudo as it is on PATH, and becomes root"
+_KEYS_CHECKED = "host keys are always checked: add them by invoke trust-hosts"
+#: Other variables of Ansible's plugins ssh and sudo that say how a host is reached (their options'
+#: ``vars``), each with the values that say nothing else than this tool does.
+_LISTED: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    **dict.fromkeys(("ansible_become_user", "ansible_sudo_user"), (_AS_ROOT, ("root",))),
+    **dict.fromkeys(("ansible_become_exe", "ansible_sudo_exe"), (_AS_ROOT, ("sudo",))),
+    **dict.fromkeys(("ansible_become_flags", "ansible_sudo_flags"), (_AS_ROOT, ())),
+    "ansible_ssh_executable": ("~/.ssh/config and the inventory say all", ("ssh", "/usr/bin/ssh")),
+    **dict.fromkeys(("ansible_timeout", "ansible_ssh_timeout"), ("ssh.connect_timeout is it", ())),
+    **dict.fromkeys(
+        ("ansible_host_key_checking", "ansible_ssh_host_key_checking"),
+        (_KEYS_CHECKED, ("true", "yes", "1", "on")),
+    ),
 }
 #: The variables that are read.
 _READ = frozenset(
@@ -47,20 +63,23 @@ _READ = frozenset(
         *_MEMBER_NAME,
         *_ARGUMENTS,
         *_PASSWORDS,
+        *_LISTED,
         *("ansible_connection", "ansible_become_method"),
     }
 )
 #: Characters of ssh's arguments: they are read for every host.
 _MAX_ARGUMENTS = 4096
-#: Flags and options of ssh that change nothing here.
-_SILENT_FLAGS = ("-q", "-C", "-4", "-6", "-A", "-a", "-x")
+#: Flags of ssh, alone or together, and options that change nothing here.
+_SILENT_FLAGS = re.compile("-[qC46AaxTtnv]+")
 _HARMLESS = re.compile(
     "(Control(Master|Path|Persist)|ServerAlive.*|TCPKeepAlive|Compression|ForwardAgent|LogLevel|"
     "PreferredAuthentications|(Pubkey|GSSAPI|Password|KbdInteractive)Authentication|BatchMode|"
     "IdentitiesOnly|ConnectionAttempts)",
     re.IGNORECASE,
 )
-_DIRECT = re.compile(r"-W\s+'?\[?%h\]?:%p'?")
+_DIRECT = ("%h:%p", "[%h]:%p")
+#: A word of ssh's that ends with an option: flags, the option, and its value if it is in the word.
+_OPTION = re.compile("-[qC46AaxTtnv]*([Wplio])(.*)", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -193,6 +212,10 @@ class _Reader:
             if name in self._vars:
                 what = f"{name} is not converted: an inventory never contains secrets"
                 self._findings.warning(self._vars[name].where, what, remedy)
+        for name, (remedy, same) in _LISTED.items():
+            var = self._vars.get(name)
+            if var is not None and var.kind is not Kind.NONE and var.text.lower() not in same:
+                self._findings.warning(var.where, f"{name} is not converted", remedy)
         connection = self._vars.get("ansible_connection")
         if connection is not None and connection.text not in ("ssh", "smart", "paramiko_ssh"):
             what = f"ansible_connection is {connection.text or connection.kind.value!r}"
@@ -223,7 +246,7 @@ class _Reader:
                 else:
                     key = keyword[option]
                 self._option(key, value, var, ssh)
-            elif word not in _SILENT_FLAGS:
+            elif not _SILENT_FLAGS.fullmatch(word):
                 self._findings.error(var.where, f"ssh's argument {word!r} is not supported", "")
 
     def _of_jump(self, jump: str, key: str, value: str, var: Var, ssh: dict[str, str]) -> None:
@@ -275,42 +298,41 @@ class _Jump:
 
 def _jump_of(command: str) -> _Jump | None:
     """The jump host of a ProxyCommand that is only ``ssh -W %h:%p``; None for others."""
-    rest, found = _DIRECT.subn("", command)
     try:
-        words = shlex.split(rest)
+        words = shlex.split(command)
     except ValueError:
         return None
-    if found != 1 or not words or words[0].rpartition("/")[2] != "ssh":
+    words = words[1:] if words[:1] == ["exec"] else words
+    if not words or words[0].rpartition("/")[2] != "ssh":
         return None
-    given = {"-p": "", "-l": ""}
+    given = {"p": "", "l": "", "W": ""}
     options: list[tuple[str, str]] = []
     host = ""
     at = iter(words[1:])
     for word in at:
-        if word in _SILENT_FLAGS:
+        if _SILENT_FLAGS.fullmatch(word):
             continue
-        option, value = word[:2], word[2:]
-        if option in ("-p", "-l", "-i", "-o"):
-            value = value or next(at, "")
-        if option in given:
-            given[option] = value
-        elif option == "-i":
+        key, value = "", ""
+        if option := _OPTION.fullmatch(word):
+            key, value = option[1], option[2] or next(at, "")
+        if key == "o":
+            name, _, value = re.sub(r"\s*=\s*|\s+", "=", value, count=1).partition("=")
+            key = {"user": "l", "port": "p"}.get(name.lower(), "")
+            if not key:
+                options.append((name, value))
+                continue
+        if key == "i":
             options.append(("IdentityFile", value))
-        elif option == "-o":
-            key, _, value = re.sub(r"\s*=\s*|\s+", "=", value, count=1).partition("=")
-            if key.lower() in ("user", "port"):
-                given[f"-{'l' if key.lower() == 'user' else 'p'}"] = value
-            else:
-                options.append((key, value))
+        elif key in given and not given[key]:
+            given[key] = value
         elif word.startswith("-") or host:
             return None
         else:
             host = word
-    host = host.replace('"', "")
-    if not host:
+    user, port = given["l"], given["p"]
+    if not host or given["W"] not in _DIRECT or (user and "@" in host):
         return None
-    user, port = given["-l"], given["-p"]
-    text = (f"{user}@" if user and "@" not in host else "") + host + (f":{port}" if port else "")
+    text = (f"{user}@" if user else "") + host + (f":{port}" if port else "")
     return _Jump(text, tuple(options))
 
 

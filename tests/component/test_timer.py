@@ -136,6 +136,20 @@ def test_one_of_all_saves_and_the_others_see_it(three: Bed) -> None:
     assert f"member={saved[0]} file={three.folder(saved[0])}/{saved[1].text}" in told
 
 
+def test_the_environment_of_the_host_counts_for_nothing(
+    one: Bed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DefaultEnvironment of systemd, say: etcdctl ends where a variable and an option say two
+    things, and etcdutl restores by ETCD_NAME."""
+    monkeypatch.setenv("ETCDCTL_ENDPOINTS", "http://127.0.0.1:1")
+    monkeypatch.setenv("ETCDCTL_WRITE_OUT", "json")
+    monkeypatch.setenv("ETCD_NAME", "other")
+    monkeypatch.setenv("LANG", "de_DE.UTF-8")
+    code, said = one.run("infra0")
+    assert (code, said.split()[0]) == (0, "saved"), said
+    assert len(one.saved("infra0")) == 1
+
+
 def test_the_first_that_is_well_saves(three: Bed) -> None:
     """One is down, and one cannot save: its disk, here its folder, takes no files."""
     three.running.kill("infra0")

@@ -58,3 +58,27 @@ def test_a_cluster_at_the_limits(lab: Lab) -> None:
 def test_a_folder_that_the_system_empties(lab: Lab, folder: str) -> None:
     for part in ({"etcd": {"data_dir": folder}}, {"alluxio": {"page_store": {"dirs": [folder]}}}):
         lab.invoke("deploy-etcd", lab.inventory(part)).expect(2, "which the system empties")
+
+
+@pytest.mark.parametrize(
+    ("to", "says"),
+    [
+        ("/home/alxp-big", "leads to /home/alxp-big/etcd there: its unit hides /home"),
+        ("/dev/shm/alxp-big", "leads to /dev/shm/alxp-big/etcd there: alxp-data is a link"),
+        ("/tmp/alxp-big", "leads to /tmp/alxp-big/etcd there: that is in /tmp"),
+    ],
+)
+def test_a_link_to_a_folder_that_cannot_be_used(lab: Lab, to: str, says: str) -> None:
+    """/data is a link to the large partition, as on hosts of people."""
+    lab.on(lab.etcd, f"mkdir {to}; ln -s {to} /alxp-data")
+    try:
+        inventory = lab.inventory({"etcd": {"data_dir": "/alxp-data/etcd"}})
+        done = lab.invoke("deploy-etcd", inventory)
+        done.expect(3, says, "[path-in-the-way]", "nothing was changed")
+        if "give the path that it leads to" in done.text:
+            given = lab.inventory({"etcd": {"data_dir": f"{to}/etcd"}})
+            lab.invoke("deploy-etcd", given).expect(0)
+            lab.invoke("destroy", given, *DESTROY).expect(0)
+    finally:
+        lab.on(lab.etcd, f"rm -rf /alxp-data {to}")
+    assert lab.left_over() == {}

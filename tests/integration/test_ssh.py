@@ -372,13 +372,18 @@ def hardened(lab: Lab, site: Site, options: str) -> Iterator[Path]:
 
 
 class TestHardened:
-    @pytest.mark.parametrize("sessions", [1, 2])
-    def test_few_sessions_on_a_connection(self, lab: Lab, site: Site, sessions: int) -> None:
-        """The run lock holds one of them, a scratch member another."""
-        with hardened(lab, site, f"-o MaxSessions={sessions}") as inventory:
+    @pytest.mark.parametrize(
+        ("sessions", "more"), [(1, ""), (2, ""), (1, "-o AllowTcpForwarding=no")]
+    )
+    def test_few_sessions_on_a_connection(
+        self, lab: Lab, site: Site, sessions: int, more: str
+    ) -> None:
+        """The run lock holds one of them, a scratch member another, and a third is the way to it
+        where sshd does not forward."""
+        with hardened(lab, site, f"-o MaxSessions={sessions} {more}") as inventory:
             lab.invoke("deploy-etcd", inventory, env=site.env).expect(0)
             lab.invoke("start-workers", inventory, env=site.env).expect(0)
-            saved = site.folder / f"saved-{sessions}"
+            saved = site.folder / f"saved-{sessions}{len(more)}"
             lab.invoke("backup-etcd", inventory, "--to", str(saved), env=site.env).expect(0)
             lab.invoke("destroy", inventory, "--yes-delete", lab.name, env=site.env).expect(0)
         assert lab.left_over() == {}

@@ -87,11 +87,36 @@ def test_what_most_hosts_have_stands_on_top(tmp_path: Path) -> None:
         ("ssh -W [%h]:%p gate", "gate"),
         ("/usr/bin/ssh -W %h:%p -q -i id u@b", "u@b"),
         ("ssh -o StrictHostKeyChecking=no -o Port=2022 -W %h:%p -q u@b", "u@b:2022"),
+        ('exec ssh -T -n -vv -W "[%h]:%p" -p2022 u@b', "u@b:2022"),
+        ("ssh -AqW %h:%p u@b", "u@b"),
+        ("ssh -q -W%h:%p -lu b", "u@b"),
     ],
 )
 def test_a_proxy_command_that_is_a_jump(tmp_path: Path, command: str, jump: str) -> None:
     text = f"[etcd]\na\n[etcd:vars]\nansible_ssh_common_args=-o ProxyCommand='{command}'\n"
     assert inventory(tmp_path, text).etcd.members[0].machine.jump == jump
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "ssh -W %h:22 u@b",
+        "ssh -W %h:%p -W %h:%p u@b",
+        "ssh -W %h:%p -l other u@b",
+        "ssh -W %h:%p -o User=other u@b",
+        "ssh -W %h:%p u@b nc",
+        "ssh -W %h:%p -F other u@b",
+        "ssh -W %h:%p -J first u@b",
+        "ssh -W %h:%p",
+        "ssh -qW",
+        "-q ssh -W %h:%p u@b",
+        "exec",
+        "ssh u@b nc %h %p",
+    ],
+)
+def test_a_proxy_command_that_may_be_more_than_a_jump(tmp_path: Path, command: str) -> None:
+    text = f"[etcd]\na\n[etcd:vars]\nansible_ssh_common_args=-o ProxyCommand='{command}'\n"
+    assert any("ssh's option 'ProxyCommand' is not supported" in x for x in refused(tmp_path, text))
 
 
 def test_what_a_proxy_command_says_beside_the_jump_is_listed(tmp_path: Path) -> None:
@@ -193,6 +218,26 @@ def test_secrets_are_left_behind_with_a_word(tmp_path: Path) -> None:
     assert any("hosts:4: ansible_become_password" in w and "sudo_password" in w for w in said)
     assert any("hosts:5: ansible_ssh_pass" in w for w in said)
     assert sum("host keys are always checked" in w for w in said) == 2
+
+
+def test_what_else_says_how_a_host_is_reached_is_listed(tmp_path: Path) -> None:
+    dropped = {
+        "ansible_become_user": "admin",
+        "ansible_become_exe": "/opt/bin/sudo",
+        "ansible_become_flags": "-i",
+        "ansible_ssh_executable": "/opt/bin/ssh",
+        "ansible_ssh_timeout": "30",
+        "ansible_host_key_checking": "false",
+        "ansible_ssh_password": "hunter4",
+    }
+    variables = "\n".join(f"{k}={v}" for k, v in dropped.items())
+    found = converted(tmp_path, f"[etcd]\na\nb\nc\n[all:vars]\n{variables}\n")
+    said = [str(p).removeprefix(f"{tmp_path}/") for p in found.warnings]
+    for line, name in enumerate(dropped, 6):
+        assert sum(one.startswith(f"hosts:{line}: {name} is not converted") for one in said) == 1
+    assert "hunter4" not in "".join(said)
+    same = "ansible_become_user=root\nansible_host_key_checking=True\nansible_become=yes\n"
+    assert converted(tmp_path, f"[etcd]\na\nb\nc\n[all:vars]\n{same}").warnings == ()
 
 
 @pytest.mark.parametrize("user", ["a: b", "{x}", "#", "'", '"', "*x", "- a", "no", "null"])

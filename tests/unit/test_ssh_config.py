@@ -1,14 +1,17 @@
-"""Generated SSH configurations: ssh and the reader for machines without ssh say the same."""
+"""Generated SSH configurations: what ssh -G is made to say is what ssh does, and the reader for
+machines without ssh says the same."""
 
 from __future__ import annotations
 
 import os
 import pwd
 import random
+import re
 import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -56,7 +59,8 @@ VALUES = {
 class Made:
     """One configuration, of a seed: files with blocks, conditions, comments and includes."""
 
-    def __init__(self, seed: int, folder: Path) -> None:
+    def __init__(self, seed: int, folder: Path, values: Mapping[str, list[str]] = VALUES) -> None:
+        self._values = values
         self._random = random.Random(seed)
         self._folder, self._files = folder, 0
         self.path = self._file(0)
@@ -79,8 +83,8 @@ class Made:
             return f"Include {self._file(depth + 1)}"
         if kind < 0.4:
             return choose(["", "# a comment", "   # another"])
-        keyword = choose(list(VALUES))
-        value = choose(VALUES[keyword])
+        keyword = choose(list(self._values))
+        value = choose(self._values[keyword])
         # Up to OpenSSH 8 a comment after a value was an error; ProxyCommand takes it as its own.
         comment = choose(["", "", " # x"]) if keyword != "ProxyCommand" else ""
         spelt = choose([keyword, keyword.lower(), keyword.upper()])
@@ -144,6 +148,54 @@ def with_defaults(found: Options, defaults: Options, user: str) -> Options:
         user_known_hosts=found.user_known_hosts or defaults.user_known_hosts,
         global_known_hosts=found.global_known_hosts or defaults.global_known_hosts,
     )
+
+
+#: Commands that end at once. ssh says which one it runs; it never connects.
+CONNECTING = {
+    **{key: values for key, values in VALUES.items() if key != "ProxyJump"},
+    "ProxyCommand": ["false %h %p", "false %n %r # x", "false ${HOME} ~ %% '%h'"],
+    "IdentityFile": [*VALUES["IdentityFile"], "~/%C", "~/%l-%L-%k", '"${HOME}/a b/%h"', "%%x"],
+    "CertificateFile": [*VALUES["CertificateFile"], "%d/%C", "${HOME}/c"],
+    "User": ["deploy", "me", "op"],
+}
+
+
+@pytest.mark.process
+def test_what_is_expanded_here_is_what_ssh_takes_when_it_connects(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other test has our own expansion on both sides."""
+    monkeypatch.setenv("HOME", pwd.getpwuid(os.getuid()).pw_dir)
+    program = shutil.which("ssh") or ""
+    compared = 0
+    for seed in range(EXAMPLES):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        path = Made(seed, folder, CONNECTING).path
+        path.write_text(f"{path.read_text()}\nMatch all\nProxyCommand false %h %p %r %n\n")
+        chosen = random.Random(seed)
+        host, port = chosen.choice(HOSTS), chosen.choice([None, "2222"])
+        found = read(Ssh(program, [path]), host, None, int(port) if port else None)
+        words = [program, "-v", "-F", str(path), *(["-p", port] if port else []), host]
+        done = subprocess.run(
+            words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30, check=False
+        )
+
+        def said(what: str, text: str = done.stderr) -> tuple[str, ...]:
+            return tuple(dict.fromkeys(re.findall(f"^debug1: {what}$", text, re.MULTILINE)))
+
+        context = f"{path.read_text()}\n{host} {port}\n{done.stderr}"
+        commands = said("Executing proxy command: exec (.*)")
+        if isinstance(found, str):
+            assert commands == (), context
+            continue
+        assert commands == (found.proxy_command,), context
+        assert said(r"certificate file (.*) type -?\d+") == found.certificate_files, context
+        if found.identity_files:  # of none, ssh says its usual ones, and their certificates
+            keys = [k for k in said(r"identity file (.*) type -?\d+") if not k.endswith("-cert")]
+            assert tuple(keys) == found.identity_files, context
+            compared += 1
+    assert compared > EXAMPLES / 6
 
 
 @pytest.mark.process
