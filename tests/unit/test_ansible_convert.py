@@ -90,6 +90,7 @@ def test_what_most_hosts_have_stands_on_top(tmp_path: Path) -> None:
         ('exec ssh -T -n -vv -W "[%h]:%p" -p2022 u@b', "u@b:2022"),
         ("ssh -AqW %h:%p u@b", "u@b"),
         ("ssh -q -W%h:%p -lu b", "u@b"),
+        ("ssh -W %h:%p -p 2022 u@fd00::1", "u@[fd00::1]:2022"),
     ],
 )
 def test_a_proxy_command_that_is_a_jump(tmp_path: Path, command: str, jump: str) -> None:
