@@ -11,6 +11,9 @@ from typing import Any, NoReturn
 
 #: How many characters of a value in an unknown form are kept.
 EXCERPT = 120
+#: How many characters of a program's own reason are kept. A shell names itself and the program by
+#: their whole paths, and the reason comes last.
+REASON = 300
 #: How many characters of one line of a log or a file are kept.
 LINE_LIMIT = 2000
 

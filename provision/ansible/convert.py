@@ -332,9 +332,9 @@ def _jump_of(command: str) -> _Jump | None:
     user, port = given["l"], given["p"]
     if not host or given["W"] not in _DIRECT or (user and "@" in host):
         return None
-    before, at, address = host.rpartition("@")
+    before, sign, address = host.rpartition("@")
     if ":" in address and not address.startswith("["):
-        host = f"{before}{at}[{address}]"
+        host = f"{before}{sign}[{address}]"
     text = (f"{user}@" if user else "") + host + (f":{port}" if port else "")
     return _Jump(text, tuple(options))
 

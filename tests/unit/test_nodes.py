@@ -153,6 +153,17 @@ def test_the_reason_is_shown_from_where_it_stands() -> None:
     assert answer.error == f"host1: {said}; host2: {said}"
 
 
+def test_a_shell_that_names_long_paths_first_is_heard_out() -> None:
+    """As a real tarball without its own program answered."""
+    script, program = (
+        "current/bin/alluxio: line 29: /opt/alluxio/current",
+        "alluxioCli-Linux-x86_64",
+    )
+    said = f"/opt/alluxio/{script}/cli/src/alluxio.org/cli/bin/{program}: No such file or directory"
+    answer = nodes.ask(Hosts(host1=printed("", said, 127), host2=printed("", said, 127)), CLUSTER)
+    assert answer.error == f"host1: failed: {said}; host2: failed: {said}"
+
+
 def test_what_a_jvm_says_of_its_options_is_no_reason() -> None:
     said = "Picked up JAVA_TOOL_OPTIONS: -Dx=y\nno room for the heap\n"
     answer = nodes.ask(Hosts(host1=printed("", said, 1), host2=printed("", said, 1)), CLUSTER)

@@ -21,7 +21,7 @@ from provision.alluxio.membership.registrations import ID_LIMIT
 from provision.errors import ProvisionError, Unhealthy
 from provision.inventory.resolved import AlluxioCluster, Machine
 from provision.ssh.session import MANY, Fleet, Session
-from provision.text import EXCERPT, printable
+from provision.text import EXCERPT, REASON, printable
 
 HEADER = ("WorkerId", "Address", "Status")
 WORDS = ("info", "nodes")
@@ -79,7 +79,7 @@ def parse_info_nodes(text: str) -> list[NodeRow]:
             return list(islice(found, bounds.ROWS))
     for number, line in enumerate(lines):
         if line.startswith("Exception happened:"):
-            raise NodesError(f"failed: {printable(' '.join(lines[number:][:2]), 300)}")
+            raise NodesError(f"failed: {printable(' '.join(lines[number:][:2]), REASON)}")
     said = next((line for line in lines if line.strip()), "")
     raise NodesError(f"printed no table: {printable(said, EXCERPT)}" if said else "printed nothing")
 
@@ -131,7 +131,7 @@ def _ask(
             said = alluxio_cli.reason(result.stdout, result.stderr)
             if result.ok or not said:
                 raise
-            raise NodesError(f"failed: {printable(said, EXCERPT)}") from None
+            raise NodesError(f"failed: {printable(said, REASON)}") from None
 
     return alluxio_cli.first_answer(ask, machines, timeout * alluxio_cli.SECOND_AFTER)
 

@@ -25,7 +25,7 @@ from provision.errors import Problem, ProvisionError, UsageError
 from provision.host import safely
 from provision.inventory.resolved import AlluxioCluster, AlluxioWorker
 from provision.ssh.session import Fleet, Session, Unreachable
-from provision.text import EXCERPT, counted, document, number, printable
+from provision.text import REASON, counted, document, number, printable
 
 #: Bytes of the file that are read, at most.
 LIMIT = 1 << 20
@@ -203,10 +203,10 @@ def _prove(
     code, size, digest = _parsed(first)
     if code is None or size is None:
         said = alluxio_cli.reason(result.stderr, result.stdout) or "nothing was printed"
-        return replace(proof, error=f"on {session.machine.host}: {printable(said, EXCERPT)}")
+        return replace(proof, error=f"on {session.machine.host}: {printable(said, REASON)}")
     if code:
         reason = _reason(session, alluxio, proof.path, timeout, code, stderr)
-        return replace(proof, error=f"on {session.machine.host}: {printable(reason, EXCERPT)}")
+        return replace(proof, error=f"on {session.machine.host}: {printable(reason, REASON)}")
     if size == 0:
         return replace(
             proof, error="the file is empty, so the read proves nothing: name another file"
