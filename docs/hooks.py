@@ -86,8 +86,8 @@ def inventory() -> str:
         top = next((one for one in _SECTIONS if path.startswith(f"{one}.")), _TOP)
         key = path if top == _TOP else path.removeprefix(f"{top}.")
         default = node.get("default")
-        shown = "" if default in (None, {}, []) else f"`{str(default).lower()}`"
-        shown = f"`{default}`" if isinstance(default, str) else shown
+        said = default if isinstance(default, str) else str(default).lower()
+        shown = "" if default in (None, {}, []) else _unbroken(said)
         text = _cell(node.get("description", ""))
         row = f"| {_unbroken(key)} | {_kind(schema, node)} | {shown} | {text} |"
         sections.setdefault(top, []).append(row)
@@ -109,9 +109,9 @@ _SECTIONS = (
 )
 
 
-def _unbroken(key: str) -> str:
-    """A key that no browser breaks: in its cell the table scrolls instead."""
-    return f'<code style="white-space: nowrap">{key}</code>'
+def _unbroken(text: str) -> str:
+    """A key or a value that no browser breaks: the table scrolls instead."""
+    return f'<code style="white-space: nowrap">{text}</code>'
 
 
 def exit_codes() -> str:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from provision.errors import Problem
+from provision.text import counted
 
 T = TypeVar("T")
 
@@ -79,4 +80,4 @@ def _folded(group: list[Problem], always: Callable[[Problem], bool]) -> list[Pro
     if any(map(_PLACE.search, names)) or (len(names) <= APART and not all(map(always, group))):
         return group
     what = f"on {names[0]}: {first.what}" if differ else first.what
-    return [replace(first, where=f"{len(names)} hosts: {named(names)}", what=what)]
+    return [replace(first, where=f"{counted(len(names), 'host')}: {named(names)}", what=what)]

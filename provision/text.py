@@ -92,6 +92,17 @@ def size(count: int) -> str:
     return f"{value:.1f} {unit}" if value < 9.95 else f"{value:.0f} {unit}"
 
 
+def counted(number: int, one: str, many: str = "") -> str:
+    """``number`` of something: ``1 step``, ``2 steps``; ``many`` is its other form, if that is not
+    ``one`` with an s."""
+    return f"{number} {one if number == 1 else many or one + 's'}"
+
+
+def share(number: int, of: int, one: str, verb: tuple[str, str] = ("is", "are")) -> str:
+    """``number`` of so many, and what they do: ``1 of 3 hosts is``, ``2 of 3 hosts are``."""
+    return f"{number} of {counted(of, one)} {verb[number != 1 != of]}"
+
+
 def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not a number")
 

@@ -191,9 +191,17 @@ def _look_at_etcd(
             reading = pool.submit(_read, inventory, etcd, timeout)
     if wanted and reading is None:
         reading = Future()
-        reading.set_exception(ProvisionError("no member serves reads", id="quorum-lost"))
+        reading.set_exception(_nobody_serves(external=etcd.cluster.external))
     members = tuple(seen[m.name] for m in etcd.cluster.members)
     return ClusterHealth(etcd.cluster, members), reading
+
+
+def _nobody_serves(*, external: bool) -> ProvisionError:
+    remedy = "invoke deploy-etcd installs etcd, or starts it"
+    if external:
+        remedy = "check that etcd.external is right, and that this etcd runs"
+    what = "no member serves reads"
+    return ProvisionError(what, [Problem("etcd", what, remedy, id="quorum-lost")], id="quorum-lost")
 
 
 def _read(inventory: Inventory, etcd: Etcd, timeout: float, ended: Expired | None = None) -> _Read:
@@ -218,10 +226,11 @@ def _result(reading: Future[_Read], problems: list[Problem]) -> _Read | None:
 
 def unread(error: ProvisionError) -> Problem:
     """The problem that etcd's view is missing, with the reason."""
-    what = error.problems[0].what if error.problems else error.message
-    return Problem(
-        "etcd", f"the registrations could not be read: {what}", id="registrations-unread"
-    )
+    what, remedy = error.message, ""
+    if error.problems:
+        what, remedy = error.problems[0].what, error.problems[0].remedy
+    what = f"the registrations could not be read: {what}"
+    return Problem("etcd", what, remedy, id="registrations-unread")
 
 
 def of_clusters(

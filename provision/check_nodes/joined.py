@@ -26,6 +26,7 @@ from provision.check_nodes.status import StatusDocument
 from provision.check_nodes.verdict import counts, summary
 from provision.errors import Problem, ProblemDocument, UsageError
 from provision.plans.etcd.data.stored import StoredDocument
+from provision.text import counted
 
 T = TypeVar("T")
 
@@ -95,7 +96,7 @@ def _disagreements(parts: Mapping[str, CheckDocument]) -> list[Problem]:
     for names in views.values():
         etcd = parts[names[0]]["etcd"]
         down, leader = _view(etcd)
-        text = f"{etcd['healthy']} of {len(etcd['members'])} members healthy"
+        text = f"{etcd['healthy']} of {counted(len(etcd['members']), 'member')} healthy"
         text += f" (not {', '.join(down)})" if down else ""
         said.append(f"{text}, leader {leader or 'none'}: {named(names)}")
     what = f"the parts have seen different states: {'; '.join(said)}"

@@ -9,7 +9,7 @@ from provision.check_nodes.result import CheckReport
 from provision.etcd.cluster.health import MemberHealth
 from provision.etcd.cluster.served_certs import EXPIRY_WARNING_DAYS
 from provision.render import page
-from provision.text import size
+from provision.text import counted, size
 
 #: With more workers than this, healthy workers are drawn and counted, but not listed.
 LISTED = 1000
@@ -77,7 +77,8 @@ def _tiles(report: CheckReport) -> list[_Tile]:
             )
         )
     well, count = etcd.healthy_count, len(etcd.members)
-    tiles.append(_Tile(f"{well} of {count}", "etcd members healthy", _good(well, count)))
+    what = "etcd member healthy" if count == 1 else "etcd members healthy"
+    tiles.append(_Tile(f"{well} of {count}", what, _good(well, count)))
     tiles.append(_Tile(etcd.leader or "none", "leads", "good" if etcd.leader else "bad"))
     shown = [c for m in etcd.members for c in m.certificates]
     left = [d for c in shown if (d := c.days_left()) is not None]
@@ -85,7 +86,7 @@ def _tiles(report: CheckReport) -> list[_Tile]:
         tiles.append(_Tile("not valid", "certificate", "bad"))
     elif shown:
         marks = "odd" if min(left) < EXPIRY_WARNING_DAYS else "good"
-        tiles.append(_Tile(f"{min(left)} days", "until a certificate expires", marks))
+        tiles.append(_Tile(counted(min(left), "day"), "until a certificate expires", marks))
     if report.info_nodes is not None:
         failed = bool(report.info_nodes.error) and report.info_nodes.installed
         differing = sum(bool(n.notes) for n in report.nodes)
@@ -106,7 +107,7 @@ def _member(report: CheckReport, m: MemberHealth) -> _MemberRow:
     known = [d for d in days if d is not None]
     certificate = "-"
     if days:
-        certificate = f"{min(known)} days" if len(known) == len(days) else "not valid"
+        certificate = counted(min(known), "day") if len(known) == len(days) else "not valid"
     return _MemberRow(
         name=m.member.name,
         endpoint=m.member.client_url + (" (through SSH)" if m.how == "tunnel" else ""),

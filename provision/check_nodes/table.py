@@ -21,7 +21,7 @@ from provision.check_nodes.result import MemberDocument, MemberStatusDocument
 from provision.check_nodes.screen import Screen
 from provision.etcd.cluster.served_certs import EXPIRY_WARNING_DAYS
 from provision.tables import Column, Sentence, Styled, Table
-from provision.text import size
+from provision.text import counted, size
 
 if TYPE_CHECKING:
     from rich.console import Group, RenderableType
@@ -212,7 +212,7 @@ def _certificate_days(m: MemberDocument) -> str | Styled:
     if len(days) < len(left):
         expired = any("expired" in (c["error"] or "") for c in m["certificates"])
         return Styled("EXPIRED", "bold red") if expired else Styled("not verified", "yellow")
-    text = f"{min(days)} days"
+    text = counted(min(days), "day")
     return Styled(text, "yellow") if min(days) < EXPIRY_WARNING_DAYS else text
 
 
@@ -252,7 +252,7 @@ def _notes(n: NodeVerdict) -> Iterable[str]:
 
 def _etcd_line(screen: Screen) -> str:
     etcd = screen.etcd
-    text = f"etcd: {etcd['healthy']} of {len(etcd['members'])} members healthy"
+    text = f"etcd: {etcd['healthy']} of {counted(len(etcd['members']), 'member')} healthy"
     text += f" (quorum {etcd['quorum']}), leader {etcd['leader'] or 'none'}"
     if screen.lease is None:
         return text

@@ -10,6 +10,7 @@ from enum import Enum
 from provision.alluxio.commands.nodes import NodeRow
 from provision.alluxio.membership.registrations import Registration
 from provision.inventory.resolved import AlluxioWorker
+from provision.text import counted
 
 
 class State(str, Enum):
@@ -74,7 +75,7 @@ def summary(nodes: Sequence[NodeVerdict]) -> str:
     strangers = sum(n.name is None for n in nodes)
     total = sum(declared.values())
     states = ", ".join(f"{declared[state]} {state.value}" for state in State if declared[state])
-    text = f"{total} worker{'' if total == 1 else 's'}: {states or 'none'}"
+    text = f"{counted(total, 'worker')}: {states or 'none'}"
     if any(n.ready is not None for n in nodes):
         text += f"; {sum(n.ready is True for n in nodes)} READY"
     if strangers:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from provision import progress, terminal
 from provision.alike import folded
 from provision.errors import Problem, ProvisionError
+from provision.text import counted
 
 if TYPE_CHECKING:
     from provision.engine.plan import Gate, HostChanges, Plan, Step
@@ -104,7 +105,7 @@ class Progress:
         if self._counts and self._hosts > MANY and not named:
             return
         mark = "ok" if error is None else "FAILED"
-        self._line(f"      {host.name}: {mark} ({len(host.changes)} changes)")
+        self._line(f"      {host.name}: {mark} ({counted(len(host.changes), 'change')})")
 
     def gate(self, gate: Gate) -> None:
         self._line(f"      waiting: {gate.title}")

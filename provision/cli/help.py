@@ -48,10 +48,11 @@ def group_screen(group: Group, tasks: Collection) -> str:
 
 
 def find_group(word: str) -> Group | None:
-    """The group with this key, or with this word in its title."""
+    """The group with this key or this title, or with this word in its title."""
     given = word.lower()
     for group in GROUPS:
-        if given in (group.key, *re.findall(r"\w{3,}", group.title.lower())):
+        title = group.title.lower()
+        if given in (group.key, title, *re.findall(r"\w{3,}", title)):
             return group
     return None
 

@@ -31,8 +31,8 @@ from provision.errors import (
 )
 from provision.files import read_bytes
 from provision.inventory.selection import MOST, BatchDocument, Share
+from provision.text import counted, printable, share, size
 from provision.text import documents as read_documents
-from provision.text import printable, size
 
 STDIN = "-"
 #: What each document is, beside the keys that all of them have.
@@ -134,7 +134,7 @@ class Whole:
         """What was joined: a folder may have an old document."""
         began = sorted(p.batch["began"] for p in self.parts)
         when = began[0] if began[0] == began[-1] else f"from {began[0]} to {began[-1]}"
-        said = f"{self.command}: {len(self.parts)} parts, begun {when}"
+        said = f"{self.command}: {counted(len(self.parts), 'part')}, begun {when}"
         return f"{said}; {len(self.failed)} failed" if self.failed else said
 
 
@@ -320,7 +320,7 @@ def _require_all(found: Whole, batch: BatchDocument) -> None:
     changes = found.is_plan and not found.dry_run
     own = ChangeFailed.exit_code if changes else PreflightFailed.exit_code
     raise PartsFailed(
-        f"{count} of {of} parts are missing: {names}"
+        f"{share(count, of, 'part')} missing: {names}"
         + ("; they may have changed hosts" if changes else ""),
         [*problems, *(one for p in found.failed for one in p.problems)],
         worst([own, *(p.code for p in found.failed)]),

@@ -87,10 +87,10 @@ class _Program(Program):
 
     def _help(self, topics: Sequence[str]) -> NoReturn:
         """Show the screen of a group or a task. Raises :class:`UsageError` when there is none."""
-        if len(topics) > 1:
+        topic = " ".join(topics)
+        if len(topics) > 1 and screens.find_group(topic) is None:
             what = f"help takes one TASK or GROUP, and was given {len(topics)}"
             raise UsageError(what, id="argument-unexpected")
-        topic = topics[0] if topics else ""
         if not topic or topic in (HELP, f"--{HELP}", "-h"):
             self.print_help()
         elif topic in TASKS:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from provision.host.diff import NEW
+from provision.text import counted
 
 if TYPE_CHECKING:
     from provision.engine.plan import HostChanges, Plan, Step
@@ -41,7 +42,7 @@ def lines(plan: Plan, *, new: bool = True, full: bool = False) -> Iterator[Line]
     anything are shown apart.
     """
     shown = _Shown()
-    yield Line(f"{plan.command}: {plan.changed} to change in {len(plan.steps)} steps")
+    yield Line(f"{plan.command}: {plan.changed} to change in {counted(len(plan.steps), 'step')}")
     for number, step in enumerate(plan.steps, 1):
         yield Line(f"{number}. {step.title}", "bold")
         for group in _groups(step, full=full):
@@ -113,7 +114,7 @@ class _Shown:
         self._at.setdefault(diff, place)
         yield from _diff(lines[:LINES])
         if len(lines) > LINES:
-            yield Line(f"       and {len(lines) - LINES} more lines ({ALL})", "dim")
+            yield Line(f"       and {counted(len(lines) - LINES, 'more line')} ({ALL})", "dim")
 
 
 def _apart(
@@ -146,7 +147,9 @@ def _nameless(diff: str, host: HostChanges) -> str:
 def _short(diff: str) -> list[str]:
     """The lines of ``diff``; of what is encoded in a new file, only how many there are."""
     if diff.startswith(NEW):
-        diff = _BLOCK.sub(lambda m: f"{m[1]}+({m[2].count(chr(10))} lines)\n{m[3]}", diff)
+        diff = _BLOCK.sub(
+            lambda m: f"{m[1]}+({counted(m[2].count(chr(10)), 'line')})\n{m[3]}", diff
+        )
     return diff.splitlines()
 
 

@@ -31,7 +31,7 @@ from provision.host.resources import Refusal
 from provision.ids import Id
 from provision.inventory.resolved import Machine
 from provision.ssh.session import DEFAULT_TIMEOUT, Fleet, Result, Session, failures
-from provision.text import printable_lines
+from provision.text import counted, printable_lines
 
 if TYPE_CHECKING:
     from provision.engine import audit
@@ -260,7 +260,7 @@ def _not_begun(steps: Sequence[Step]) -> tuple[Problem, ...]:
         shown = ", ".join(names[:NOT_BEGUN]) + (", ..." if len(names) > NOT_BEGUN else "")
         said.append(step.title if len(names) < 2 else f"{step.title} ({shown})")
     if len(steps) > NOT_BEGUN:
-        said.append(f"and {len(steps) - NOT_BEGUN} more steps")
+        said.append(f"and {counted(len(steps) - NOT_BEGUN, 'more step')}")
     return (Problem("not begun", "; ".join(said), severity="warning", id="not-begun"),)
 
 
@@ -340,8 +340,8 @@ def _run(step: Step, fleet: Fleet, watcher: Watcher, where: str, by: audit.Autho
     problems = failures(results)
     if problems:
         raise ChangeFailed(
-            f"stopped in {where}: {len(problems)} of {len(step.hosts)} hosts failed, later "
-            "steps have not begun; solve the problem, then run the same command again",
+            f"stopped in {where}: {len(problems)} of {counted(len(step.hosts), 'host')} failed, "
+            "later steps have not begun; solve the problem, then run the same command again",
             problems,
             id="change-failed",
         )

@@ -28,7 +28,7 @@ from typing import Any, ClassVar, NoReturn, TypeVar
 from provision.errors import Problem
 from provision.host import safely, tools
 from provision.ssh.session import Result, Unreachable
-from provision.text import printable, printable_lines
+from provision.text import counted, printable, printable_lines
 
 T = TypeVar("T")
 
@@ -609,7 +609,8 @@ class _Parser:
     def _df(self, lines: Sequence[str]) -> None:
         """One line for each of the paths, in their order, after a line of titles."""
         if len(lines) != len(self.measured) + 1:
-            raise ValueError(f"{len(lines)} lines of df for {len(self.measured)} disks")
+            said = counted(len(lines), "line")
+            raise ValueError(f"{said} of df for {counted(len(self.measured), 'disk')}")
         for path, line in zip(self.measured, lines[1:], strict=True):
             found = _DF.fullmatch(printable(line))
             if found is None:

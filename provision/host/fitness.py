@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from provision.artifacts import Artifact
 from provision.errors import Problem
-from provision.host import folders, preflight
+from provision.host import folders, links, preflight
 from provision.host.facts import HostFacts, Probe
 from provision.host.preflight import SpaceRequirement
 from provision.inventory.resolved import Machine
@@ -34,5 +34,6 @@ def problems(
         *preflight.hosts(facts, rooms),
         *preflight.paths(facts, probes),
         *folders.of_others(fleet, cluster, probes, facts, take_over, command),
+        *links.problems(fleet, cluster, probes, facts),
         *preflight.architectures(facts, tarballs),
     ]

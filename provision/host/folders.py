@@ -118,11 +118,7 @@ def _service_users(probe: Probe) -> list[str]:
 def _in_question(cluster: str, probe: Probe, facts: HostFacts) -> list[Directory]:
     """The declared folders that are there, belong to another user than they should, or let others
     write who should not, and are not known to be this cluster's."""
-    units = [
-        facts.text(path) or ""
-        for path in facts.paths
-        if path.startswith(f"{UNIT_DIR}/") and owner(facts, path) == cluster
-    ]
+    units = units_of(cluster, facts)
     own = [r.path for r in probe.resources if isinstance(r, Directory) and r.owner == "root"]
     return [
         r
@@ -133,7 +129,7 @@ def _in_question(cluster: str, probe: Probe, facts: HostFacts) -> list[Directory
         and (there.owner != r.owner or there.mode & ~r.mode & 0o022)
         # What is in a folder of root's, such as the certificates, only this tool makes.
         and not any(r.path.startswith(f"{path}/") for path in own)
-        and not any(_names(text, r) for text in units)
+        and not any(named_by(text, r) for text in units)
     ]
 
 
@@ -144,7 +140,16 @@ def _foreign_group(folder: Directory, there: PathState, own: Collection[str]) ->
     return there.group if writes and there.group not in mine else ""
 
 
-def _names(unit: str, folder: Directory) -> bool:
+def units_of(cluster: str, facts: HostFacts) -> list[str]:
+    """The texts of the units of ``cluster`` on the host."""
+    return [
+        facts.text(path) or ""
+        for path in facts.paths
+        if path.startswith(f"{UNIT_DIR}/") and owner(facts, path) == cluster
+    ]
+
+
+def named_by(unit: str, folder: Directory) -> bool:
     """Whether a unit's text names the folder: as it is, or as the place of its program."""
     path = re.escape(folder.path)
     keys = "ReadWritePaths|WorkingDirectory|RequiresMountsFor"

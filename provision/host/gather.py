@@ -10,6 +10,7 @@ from provision.host import tool_version, tools
 from provision.host.facts import HostFacts, Probe, parse, script
 from provision.inventory.resolved import Machine
 from provision.ssh.session import MANY, Fleet, Session, failures
+from provision.text import counted
 
 #: A host that has not answered the facts script after so many seconds counts as unreachable.
 FACTS_TIMEOUT = 100.0
@@ -66,7 +67,7 @@ def require_facts(fleet: Fleet, probes: Mapping[Machine, Probe]) -> dict[Machine
         tools.require({machine.host: f.lacks for machine, f in seen.items()}, problems)
     if problems:
         raise PreflightFailed(
-            f"{len(problems)} of {len(probes)} hosts cannot be worked on",
+            f"{len(problems)} of {counted(len(probes), 'host')} cannot be worked on",
             problems,
             id="preflight-failed",
         )

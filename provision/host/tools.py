@@ -35,7 +35,7 @@ CHANGE: Mapping[str, str] = {
     **dict.fromkeys(("chmod", "chown", "cp", "cut", "dirname", "du", "ln", "mkdir"), _COREUTILS),
     **dict.fromkeys(("expr", "mkfifo", "mktemp", "mv", "od", "rm", "rmdir", "sleep"), _COREUTILS),
     **dict.fromkeys(("sort", "sync", "tail", "tee", "touch", "uniq", "wc"), _COREUTILS),
-    **dict.fromkeys(("flock", "runuser"), _UTIL_LINUX),
+    "flock": _UTIL_LINUX,
     **dict.fromkeys(("groupadd", "groupdel", "useradd", "userdel"), _SHADOW),
     "awk": "mawk or gawk",
     "bash": "bash",

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from provision.errors import Problem, Severity
 from provision.ids import Id
-from provision.text import printable
+from provision.text import counted, printable
 
 #: Places that a problem lists at most.
 USES = 4
@@ -99,5 +99,5 @@ class Findings:
         if not uses:
             return problem
         places = [f"{self.name}:{line}:{column}" for line, column in islice(uses, USES)]
-        more = f" and {len(uses) - USES} more places" if len(uses) > USES else ""
+        more = f" and {counted(len(uses) - USES, 'more place')}" if len(uses) > USES else ""
         return replace(problem, what=f"{problem.what}; used at {', '.join(places)}{more}")

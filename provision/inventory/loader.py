@@ -24,6 +24,7 @@ from provision.files import read_bytes
 from provision.inventory import checks, document, model, ranges
 from provision.inventory.findings import Findings, Mark, unreadable
 from provision.inventory.resolved import Inventory, resolve
+from provision.text import counted
 
 #: Mappings whose keys are the operator's own: an empty value there is a mistake, not a default.
 _FREE = frozenset(
@@ -77,9 +78,8 @@ def read(path: Path) -> LoadedInventory:
     root = document.parse(_contents(path), findings)
     loaded = _typed(root, path, findings) if root is not None else None
     if findings.errors or loaded is None:
-        count = len(findings.errors)
         raise InventoryError(
-            f"{count} problem{'' if count == 1 else 's'} in {path}",
+            f"{counted(len(findings.errors), 'problem')} in {path}",
             problems=findings.errors + findings.warnings,
             id="inventory-invalid",
         )

@@ -23,6 +23,7 @@ from provision.files import read_text
 from provision.inventory import system_folders
 from provision.inventory.membership_type import MembershipType
 from provision.render import env_value
+from provision.text import counted
 
 NAME = r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9])?$"
 HOST_NAME = r"^[A-Za-z0-9:]([A-Za-z0-9.:_-]{0,251}[A-Za-z0-9])?$"
@@ -564,7 +565,9 @@ class PageStore(Model):
     @model_validator(mode="after")
     def _pairs(self) -> PageStore:
         if len(self.dirs) != len(self.sizes):
-            raise ValueError(f"{len(self.dirs)} dirs but {len(self.sizes)} sizes")
+            raise ValueError(
+                f"{counted(len(self.dirs), 'dir')} but {counted(len(self.sizes), 'size')}"
+            )
         return self
 
 

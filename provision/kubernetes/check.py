@@ -34,6 +34,7 @@ from provision.inventory.resolved import (
 from provision.kubernetes.kubectl import Kubectl, Pod
 from provision.kubernetes.values import declared
 from provision.ssh.session import Fleet
+from provision.text import counted
 
 
 def kubectl(k: KubernetesCluster) -> Kubectl:
@@ -230,6 +231,7 @@ def _in_terms_of_pods(
 def _pods_missing(pods: Sequence[Pod], k: KubernetesCluster) -> list[Problem]:
     if len(pods) == k.workers:
         return []
-    what = f"{len(pods)} worker pods of the release {k.release}, the inventory says {k.workers}"
+    there = counted(len(pods), "worker pod")
+    what = f"{there} of the release {k.release}, the inventory says {k.workers}"
     remedy = "render the values again, and run helm upgrade"
     return [Problem(f"namespace {k.namespace}", what, remedy, id="pods-differ")]

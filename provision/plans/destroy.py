@@ -33,7 +33,7 @@ from provision.plans.etcd import before_3_6
 from provision.plans.etcd.state import other_clusters
 from provision.plans.etcd.state.other_clusters import Harm
 from provision.ssh.session import Fleet
-from provision.text import number, size
+from provision.text import counted, number, size
 
 #: The files of the units that this tool installs.
 UNIT_PATHS = (layout.UNIT_PATH, worker.UNIT_PATH, worker.MASTER_UNIT_PATH)
@@ -136,7 +136,9 @@ def others(inventory: Inventory, etcd: Etcd, agreed: bool = False) -> tuple[Prob
         kept = other_clusters.ask(inventory, etcd).own
     except ProvisionError:
         return ()  # that etcd is not destroyed
-    what = f"keeps {kept} registrations of cluster {inventory.cluster}: it is not destroyed"
+    what = (
+        f"keeps {counted(kept, 'registration')} of cluster {inventory.cluster}: it is not destroyed"
+    )
     return (Problem("etcd", what, "", "warning", id="registrations-unused"),) if kept else ()
 
 

@@ -113,6 +113,8 @@ def test_the_readme(tmp_path: Path, archive: Path) -> None:
     ways = (clone / ".venv", tmp_path / "pip", machine / bundle.NAME)
     for folder, words in [
         *((way, ("init-inventory", f"{n}.yml", *lists)) for n, way in enumerate(ways)),
+        # What the commands read beside their own code is in the wheel, too: a template, a list.
+        (ways[-1], ("render-client-config", "--inventory", "2.yml")),
         (ways[-1], ("show-inventory", "--inventory", "2.yml")),
     ]:
         shown = subprocess.run(

@@ -148,7 +148,7 @@ def test_an_etcd_that_serves_others_is_not_destroyed(
     assert destroy.others(inventory, etcd) == ()
     theirs = dataclasses.replace(inventory.etcd, external=True)
     (note,) = destroy.others(dataclasses.replace(inventory, etcd=theirs), etcd.with_cluster(theirs))
-    assert note.what == "keeps 1 registrations of cluster prod: it is not destroyed"
+    assert note.what == "keeps 1 registration of cluster prod: it is not destroyed"
 
 
 KNOWN = "cluster stage: has 2 live workers in this etcd (stop them first)"

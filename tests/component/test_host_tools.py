@@ -158,7 +158,7 @@ def test_the_facts_are_the_same(
     kinds: dict[str, Callable[[Path], Path]] = {
         "gnu": of_gnu,
         # With util-linux, and getent of the C library: less is no host with systemd.
-        "busybox": lambda at: of_busybox(at, "setpriv", "flock", "getent", "runuser"),
+        "busybox": lambda at: of_busybox(at, "setpriv", "flock", "getent"),
         **{r: functools.partial(of_uutils, release=r) for r in uutils.RELEASES},
     }
     programs = kinds[kind](tmp_path / "bin")
@@ -185,6 +185,27 @@ def test_the_facts_are_the_same(
             tools.require({"infra0": changing.lacks})
     else:
         assert changing.lacks == ()
+
+
+@pytest.mark.parametrize("kind", ["busybox", *uutils.RELEASES])
+def test_every_size_is_counted_the_same(kind: str, tmp_path: Path) -> None:
+    """du with the options of every script: busybox's may have no -b, and neither has it and uutils
+    0.0.17 a --files0-from."""
+    texts = [text for _, text in test_roots_paths.scripts(tmp_path)]
+    given = {tuple(words.split()) for t in texts for words in re.findall(r"\bdu((?: -\S+)+)", t)}
+    assert {("-skx",), ("-sk",), ("-ck",), ("-k",)} <= given
+    (tmp_path / "data/sub").mkdir(parents=True)
+    for name, length in {"db": 300_000, "sub/wal": 70_000, "sub/a b": 1}.items():
+        (tmp_path / "data" / name).write_bytes(os.urandom(length))
+    du = [found("busybox"), "du"] if kind == "busybox" else [str(uutils.programs(kind) / "du")]
+
+    def counted(*command: str) -> str:
+        done = subprocess.run([*command, "data"], cwd=tmp_path, capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, ""), command
+        return done.stdout.splitlines()[-1].partition("\t")[0]
+
+    for options in sorted(given):
+        assert counted(*du, *options) == counted(found("du"), *options)
 
 
 @pytest.mark.parametrize("shell", SHELLS)

@@ -177,7 +177,7 @@ def test_a_part_that_was_killed_is_missing_until_it_ran_again(
     first, second, third = split(ran.stdout)
     gone = merged(tmp_path, f"{first}{third}")
     number = json.loads(second)["batch"]["number"]
-    gone.expect(3, f"1 of 3 parts are missing: {number}/3", "[part-missing]")
+    gone.expect(3, f"1 of 3 parts is missing: {number}/3", "[part-missing]")
     batch = ("--batch", f"{number}/3", "--format", "json")
     again = lab.invoke("check-nodes", None, *batch).expect(0)
     merged(tmp_path, f"{first}{third}{again.stdout}").expect(0, "2 workers: 2 LIVE")

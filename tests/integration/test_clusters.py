@@ -90,7 +90,7 @@ def test_a_client_s_configuration_finds_the_workers(lab: Lab, own: Path, tmp_pat
 def test_an_etcd_that_others_live_on_is_not_destroyed(lab: Lab, own: Path) -> None:
     before = lab.snapshot()
     refused = lab.invoke("destroy", own, "--yes-delete", CLUSTER)
-    refused.expect(3, f"cluster {OTHER}: has 1 live workers in this etcd")
+    refused.expect(3, f"cluster {OTHER}: has 1 live worker in this etcd")
     assert lab.snapshot() == before
 
 
@@ -102,7 +102,7 @@ def test_a_master_is_started_by_its_unit(lab: Lab) -> None:
     declared = lab.inventory(_other(lab, masters=masters))
     impatient = lab.inventory(_other(lab, masters=masters, start_timeout=1))
     failed = lab.invoke("start-masters", impatient)
-    failed.expect(4, "1 of 1 masters are not healthy", "the lab's build has no master")
+    failed.expect(4, "1 of 1 master is not healthy", "the lab's build has no master")
     assert host.run(f"systemd-analyze verify /etc/systemd/system/{MASTER} 2>&1") == ""
     assert host.show(MASTER, "UnitFileState") == {"UnitFileState": "enabled"}
     assert host.read("/opt/alluxio/313/conf/masters").splitlines()[1:] == [host.address]
@@ -113,5 +113,5 @@ def test_a_master_is_started_by_its_unit(lab: Lab) -> None:
     # Its worker shares the files: the restart is pending, and made up for.
     lab.invoke("start-workers", declared).expect(0, "restart worker1", "1 of 1 live")
     lab.invoke("start-workers", declared).expect(0, "0 changed")
-    lab.invoke("destroy", declared, "--yes-delete", OTHER).expect(0, "keeps 1 registrations")
+    lab.invoke("destroy", declared, "--yes-delete", OTHER).expect(0, "keeps 1 registration")
     assert host.run("ls /opt /var/lib/alluxio 2>/dev/null || :") == "/opt:"

@@ -135,7 +135,7 @@ def test_an_etcd_that_cannot_be_asked_is_destroyed_by_name_only(lab: Lab) -> Non
     lab.on(lab.etcd[1:], "systemctl stop etcd")
     before = lab.snapshot()
     done = lab.invoke(*command)
-    done.expect(3, "by the data of etcd0 there are other clusters: Other (1 live workers)")
+    done.expect(3, "by the data of etcd0 there are other clusters: Other (1 live worker)")
     done.expect(3, "[other-clusters-unknown]")
     lab.invoke(*command, "--dry-run").expect(3, "[other-clusters-unknown]")
     lab.invoke(*command, word[0], "Other").expect(2, "names the cluster, AlxpLab")

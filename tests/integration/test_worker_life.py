@@ -92,7 +92,7 @@ def test_a_rolling_restart_stops_at_the_first_failure_and_goes_on(
     drop = "-p tcp --dport 2379 -m owner --uid-owner alluxio -j DROP"
     one.run(f"iptables -I OUTPUT {drop}")
     stopped = lab.invoke("restart-workers", impatient, "--at-once", "1")
-    stopped.expect(4, "1 of 1 workers are not live", "not begun: restart worker1")
+    stopped.expect(4, "1 of 1 worker is not live", "not begun: restart worker1")
     assert one.main_pid(UNIT) != pids[0]
     assert other.main_pid(UNIT) == pids[1]
     lab.invoke("status").expect(1, "active, a restart is pending")

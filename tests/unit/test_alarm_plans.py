@@ -249,11 +249,11 @@ class TestPlan:
         world.etcd.alarms = [NOSPACE, CORRUPT]
         world.sizes["infra2"] = 100
         world.found = Comparison(9, {7: ("infra1", "infra2"), 8: ("infra3",)}, 3)
-        with pytest.raises(Unhealthy, match="2 of 2 kinds") as refused:
+        with pytest.raises(Unhealthy, match="2 of 2 alarms are") as refused:
             disarm_alarms.plan(world.handle)
         assert [p.id for p in refused.value.problems] == ["alarm-corrupt", "alarm-nospace"]
         world.sizes["infra2"] = 1
-        with pytest.raises(Unhealthy, match="1 of 2 kinds"):
+        with pytest.raises(Unhealthy, match="1 of 2 alarms is"):
             disarm_alarms.plan(world.handle)
 
 

@@ -491,7 +491,7 @@ class TestWorkers:
 
     def test_a_worker_that_gets_another_address_ends_it(self, world: World) -> None:
         world.moving = {"w1": Problem("w1", "moves", id="worker-address-changing")}
-        with pytest.raises(PreflightFailed, match="the address of 1 workers") as refused:
+        with pytest.raises(PreflightFailed, match="the address of 1 worker changes") as refused:
             world.enable()
         assert [p.where for p in refused.value.problems] == ["w1"]
         # Asked as root: etcd may not know the workers' login yet.

@@ -246,6 +246,18 @@ def test_the_look_for_v2_data_is_a_script_that_leaves_nothing(tmp_path: Path) ->
     assert copied == ["./member/snap/1.snap", "./member/wal/0.wal"]
     assert mode == "700"
     assert not Path(where).exists()
+    # A log whose size is not known is not copied: it could fill the disk.
+    (shim / "du").write_text("#!/bin/sh\nexit 1\n")
+    (shim / "du").chmod(0o755)
+    done = subprocess.run(
+        ["sh", "-s"],
+        input=script,
+        capture_output=True,
+        text=True,
+        env={"PATH": f"{shim}:/usr/sbin:/usr/bin:/sbin:/bin"},
+        check=True,
+    )
+    assert done.stdout == "the size of the log is not known\n"
 
 
 @pytest.mark.process

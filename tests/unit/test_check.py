@@ -848,16 +848,28 @@ def test_a_read_is_by_a_client_on_the_host_of_a_worker_that_is_well(
 
 
 @pytest.mark.process
-def test_etcd_that_is_away_leaves_the_other_views(views: Views) -> None:
-    cluster = etcd()
+@pytest.mark.parametrize(
+    ("external", "remedy"),
+    [
+        (False, "invoke deploy-etcd installs etcd, or starts it"),
+        (True, "check that etcd.external is right, and that this etcd runs"),
+    ],
+)
+def test_etcd_that_is_away_leaves_the_other_views(
+    views: Views, external: bool, remedy: str
+) -> None:
+    """With what to do: a look before the first deployment is no dead end."""
+    cluster = etcd(external=external)
     views.health = ClusterHealth(
         cluster, tuple(MemberHealth(m, error="connection refused") for m in cluster.members)
     )
-    found = checked(inventory())
+    found = checked(inventory(etcd=cluster))
     assert found.exit_code == 1
     assert found.summary == "2 workers: 2 LIVE"  # by info nodes' word
     said = [str(p) for p in found.problems]
-    assert said[0] == "etcd: the registrations could not be read: no member serves reads"
+    assert (
+        said[0] == f"etcd: the registrations could not be read: no member serves reads ({remedy})"
+    )
     assert said[1:] == [f"etcd member infra{i}: connection refused" for i in (1, 2, 3)]
 
 

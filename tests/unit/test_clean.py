@@ -211,9 +211,9 @@ def test_live_workers_elsewhere_keep_the_etcd_that_ends_with_the_host(world: Wor
         with pytest.raises(PreflightFailed) as refused:
             world.plan(agreed=agreed)
         assert refused.value.id == "other-clusters-live"
-        assert [(p.where, p.what[:18]) for p in refused.value.problems] == [
-            ("cluster Other", "has 1 live workers"),
-            ("cluster te\ufffdam", "has 1 live workers"),
+        assert [(p.where, p.what[:17]) for p in refused.value.problems] == [
+            ("cluster Other", "has 1 live worker"),
+            ("cluster te\ufffdam", "has 1 live worker"),
         ]
     assert Guard.OTHER_CLUSTERS not in world.etcd.learned.passed
     # The worker of this host goes, too.

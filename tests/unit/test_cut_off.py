@@ -243,7 +243,7 @@ class TestEveryWay:
         plan, _ = way(four(), "team")
         (step,) = [s for s in plan.steps if Effect.CLIENTS in s.effects]
         assert step.before is not None
-        assert step.before.title == "free; no other cluster may be cut off"
+        assert step.before.title == "free; etcd shows no other cluster that this cuts off"
         asking = step.before
         asking.check()
         others.live = {}  # and one that is gone meanwhile is no mistake

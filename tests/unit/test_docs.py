@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from pathlib import Path
 from typing import Any
@@ -196,6 +197,28 @@ def test_the_readme_s_map_is_of_what_is_there() -> None:
         listed = re.sub(r"\([^)]*\)|[a-z_/]+/: [^;]*$", "", line)
         named = set(re.findall(r"[a-z0-9_]+", listed))
         assert named == {path.stem for path in modules if path.parent == REPO / folder}, folder
+
+
+def test_the_inventory_s_reference_has_sections_whose_keys_no_browser_breaks() -> None:
+    """On a phone the table scrolls; its keys and its defaults stay whole."""
+    page = importlib.import_module("docs.hooks").inventory().partition("## A commented")[0]
+    sections = re.findall(r"^## (.*)$", page, re.MULTILINE)
+    assert {"ssh", "etcd", "etcd.tls", "alluxio", "alluxio.workers.NAME"} <= {*sections}
+    rows = [r.split(" | ") for r in page.splitlines() if re.match(r"\| (?!key|---)", r)]
+    assert len(rows) > 100
+    for key, _, default, *_ in rows:
+        for cell in (key.removeprefix("| "), default):
+            assert re.fullmatch(r'(<code style="white-space: nowrap">[^<>]+</code>)?', cell), cell
+
+
+def test_the_site_searches_without_a_server_and_packs_no_code() -> None:
+    """Opened as files; of docs/, only pages and pictures."""
+    text = _text(REPO / "mkdocs.yml")
+    assert "\n  - offline" in text
+    assert "\n  - search" in text
+    hidden = text.partition("exclude_docs: |\n")[2].partition("\nnot_in_nav")[0].split()
+    code = {f.name for f in (REPO / "docs").glob("*.py")} | {"__pycache__/", "data/"}
+    assert code <= {*hidden}
 
 
 def merged(base: Any, changes: Any) -> Any:

@@ -272,13 +272,13 @@ class TestNotInUse:
 )
 def test_a_folder_that_the_clusters_unit_names(line: str, names: bool) -> None:
     """Its owner was changed by hand, or it is a disk that was made anew: it stays the service's."""
-    assert folders._names(f"[Unit]\n{line}\n", Directory("/data", "etcd")) is names
+    assert folders.named_by(f"[Unit]\n{line}\n", Directory("/data", "etcd")) is names
 
 
 def test_releases_that_the_clusters_unit_runs() -> None:
     line = "ExecStart=/data/3.6.16/etcd --config-file /etc/etcd/etcd.conf.yml\n"
     for path, names in (("/data", True), ("/etc/etcd", True), ("/etc", True), ("/dat", False)):
-        assert folders._names(line, Directory(path)) is names
+        assert folders.named_by(line, Directory(path)) is names
 
 
 def test_the_unit_of_another_cluster_does_not_count() -> None:

@@ -33,6 +33,7 @@ from provision.etcd.member.membership_diff import ChangeKind
 from provision.host.facts import PathState
 from provision.plans.etcd.members import declared_changes
 from provision.plans.etcd.state.observe import EtcdState, Running
+from provision.text import share
 from tests.unit import builders, hosts
 
 CLUSTER, OTHER = 0xC1, 0x0DD
@@ -303,8 +304,8 @@ def test_all_that_were_stopped_are_started_and_who_lost_its_data_is_not() -> Non
 @pytest.mark.parametrize(
     ("seen", "why"),
     [
-        ((silent(1), empty(2), empty(3)), "1 of 3 members are known to have their data"),
-        ((silent(1), away(2), away(3)), "1 of 3 members are known to have their data"),
+        ((silent(1), empty(2), empty(3)), "1 of 3 members is known to have data"),
+        ((silent(1), away(2), away(3)), "1 of 3 members is known to have data"),
         ((silent(1), silent(2, cluster_id=OTHER), silent(3)), "different clusters"),
         ((silent(1), silent(2, member_id=1), silent(3)), "data of the same member"),
         ([silent(n, cluster_id=OTHER) for n in (1, 2, 3)], "noted cluster c1"),
@@ -492,12 +493,12 @@ def test_a_majority_at_the_noted_revision_is_started() -> None:
     [
         (
             [silent(n, revision=None) for n in (1, 2, 3)],
-            "the revision of 3 of 3 members cannot be read from their data",
+            "the revision of 3 of 3 members cannot be read from the data",
             "",
         ),
         (
             [silent(1), *(silent(n, revision=None) for n in (2, 3))],
-            "the revision of 2 of 3 members cannot be read from their data",
+            "the revision of 2 of 3 members cannot be read from the data",
             "m1",
         ),
         (
@@ -547,7 +548,7 @@ def test_a_quorum_of_the_members_must_have_its_data(of: int, quorum: int) -> Non
     assert (len(enough.names), len(enough.lost)) == (quorum, of - quorum)
     less = quorum - 1
     assert started(less) == Unclear(
-        f"{less} of {of} members are known to have their data: that is not a quorum", "m1"
+        f"{share(less, of, 'member')} known to have data: that is not a quorum", "m1"
     )
 
 

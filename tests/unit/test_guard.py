@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -582,5 +583,29 @@ class TestObserve:
 def test_what_is_read_of_a_silent_members_data_is_read_as_its_owner() -> None:
     told = guard._disk_commands(builders.etcd(), builders.member(1))
     assert all("setpriv --reuid etcd" in command for command in told.values())
+
+
+@pytest.mark.process
+def test_a_database_whose_size_is_not_known_is_not_copied(tmp_path: Path) -> None:
+    (tmp_path / "member/snap").mkdir(parents=True)
+    (tmp_path / "member/snap/db").write_text("x")
+    tools = {"setpriv": 'shift 5; exec "$@"', "mktemp": "echo copied >&2; exit 1"}
+    for name, text in {**tools, "du": "exit 1"}.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    member = replace(builders.member(1), data_dir=str(tmp_path))
+    told = guard._disk_commands(builders.etcd(member), member)
+    env = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+
+    def ask() -> str:
+        command = told["snapshot status"]
+        return subprocess.run(["sh", "-c", command], capture_output=True, text=True, env=env).stderr
+
+    assert "copied" not in ask()
+    (tmp_path / "du").unlink()
+    assert "copied" in ask()
+
+
+def test_what_a_silent_member_says() -> None:
     assert guard.revision('noise\n{"hash":1,"revision":42,"totalKey":3}\n') == 42
     assert guard.revision("sh: 1: etcdutl: not found") is None

@@ -80,6 +80,14 @@ def test_a_group(line: Line, group: first_screen.Group) -> None:
     assert max(map(len, out.splitlines())) < 80
 
 
+@pytest.mark.parametrize("group", first_screen.GROUPS, ids=lambda g: g.key)
+def test_a_group_by_its_title(line: Line, group: first_screen.Group) -> None:
+    """The first screen shows it beside the key: whoever types it means the group."""
+    shown = line(f"help {group.key}")
+    assert shown[0] == 0
+    assert line(f"help {group.title}") == line(f"help {group.title.upper()}") == shown
+
+
 def test_a_group_has_more_than_one_word() -> None:
     words = {"recovery": "backup", "Certificates": "access", "ETCD": "etcd", "start": "start"}
     for word, key in words.items():

@@ -83,7 +83,7 @@ def inert(text: str) -> bool:
 
 @pytest.mark.parametrize("said", NUMBERS)
 def test_facts_that_are_no_numbers(said: str) -> None:
-    host = facts(1, values={"systemd": said, "memory": said}, commands={"bytes": said})
+    host = facts(1, values={"systemd": said, "memory": said}, commands={"kilobytes": said})
     (problem,) = preflight.hosts({Machine("a"): host}, {})
     assert problem.what == "systemd is not running"
     cluster = builders.alluxio(builders.worker("w1"))

@@ -423,7 +423,7 @@ FIELDS: dict[str, Case] = {
     ),
     "sizes do not pair": (
         [("  workers:", "  page_store: {dirs: [/a/b, /c/d], sizes: [1GB]}\n  workers:")],
-        *("12:3", E, "'page_store': 2 dirs but 1 sizes", ""),
+        *("12:3", E, "'page_store': 2 dirs but 1 size", ""),
     ),
     "size": (
         [("  workers:", "  heap: 4 gigs\n  workers:")],

@@ -8,6 +8,8 @@ import pwd
 import shlex
 import shutil
 import subprocess
+import tempfile
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -48,21 +50,30 @@ int main(int n, char **words) {
 """
 
 
-def jdk(tmp_path: Path, release: bytes | None) -> Path:
-    home = tmp_path / "jdk"
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder that the user nobody, who is asked, may enter.
+
+    Every other session of pytest closes the folder above ``tmp_path`` again.
+    """
+    with tempfile.TemporaryDirectory(prefix="alxp-") as made:
+        Path(made).chmod(0o755)
+        yield Path(made)
+
+
+def jdk(folder: Path, release: bytes | None) -> Path:
+    home = folder / "jdk"
     (home / "bin").mkdir(parents=True)
     if release is not None:
         (home / "release").write_bytes(release)
-    for folder in (home / "bin", home, *list(home.parents)[:-2]):
-        folder.chmod(0o755)  # nobody asks
     return home
 
 
-def asked(home: Path, tmp_path: Path) -> HostFacts:
+def asked(home: Path, folder: Path) -> HostFacts:
     commands = java.probe_commands(str(home), "nobody")
     probe = Probe(resources=java.files(str(home)), commands=commands)
     text = script(probe).replace("timeout -k 2 20", "timeout -k 2 2")
-    return parse(hosts.shell(text, tmp_path), "here")
+    return parse(hosts.shell(text, folder), "here")
 
 
 def found(home: Path, seen: HostFacts) -> list[str]:
@@ -77,10 +88,10 @@ def found(home: Path, seen: HostFacts) -> list[str]:
 @pytest.mark.parametrize("kind", RELEASES)
 @pytest.mark.parametrize("runs", [True, False])
 def test_a_java_whose_release_file_names_no_version_is_asked(
-    runs: bool, kind: str, tmp_path: Path
+    runs: bool, kind: str, folder: Path
 ) -> None:
     release, names = RELEASES[kind]
-    home = jdk(tmp_path, release)
+    home = jdk(folder, release)
     program = home / "bin/java"
     subprocess.run(["cc", "-x", "c", "-o", program, "-"], input=JAVA, text=True, check=True)
     with contextlib.ExitStack() as stack:
@@ -90,7 +101,7 @@ def test_a_java_whose_release_file_names_no_version_is_asked(
                 subprocess.Popen([program], user="nobody", group=group, extra_groups=[])
             )
             stack.callback(process.kill)
-        seen = asked(home, tmp_path)
+        seen = asked(home, folder)
     assert (seen.commands["java"].strip() == java.RUNS) is (runs and names is not None)
     used = names if runs and names else 11
     said = [] if used in (8, 11) else [f"Java is {used}, but Alluxio 313 needs 8 or 11"]
@@ -99,15 +110,13 @@ def test_a_java_whose_release_file_names_no_version_is_asked(
 
 @pytest.mark.process
 @pytest.mark.parametrize("is_others", [True, False])
-def test_root_reads_no_release_file_that_others_can_replace(
-    is_others: bool, tmp_path: Path
-) -> None:
-    home = jdk(tmp_path, b'JAVA_VERSION="11.0.2"\n')
+def test_root_reads_no_release_file_that_others_can_replace(is_others: bool, folder: Path) -> None:
+    home = jdk(folder, b'JAVA_VERSION="11.0.2"\n')
     home.chmod(0o777 if is_others else 0o755)
     release = str(home / "release")
     command = Command("echo asked", roots=True, unless=f"names {release} {shlex.quote('^JAVA')}")
     probe = Probe(resources=java.files(str(home)), commands={"java": command})
-    said = parse(hosts.shell(script(probe), tmp_path), "here").commands["java"]
+    said = parse(hosts.shell(script(probe), folder), "here").commands["java"]
     assert said.strip() == ("asked" if is_others else "")
 
 
@@ -123,34 +132,33 @@ def test_root_reads_no_release_file_that_others_can_replace(
     ],
 )
 def test_a_java_without_a_version_is_not_called_none(
-    body: str | None, what: str, tmp_path: Path
+    body: str | None, what: str, folder: Path
 ) -> None:
-    home = jdk(tmp_path, None)
+    home = jdk(folder, None)
     if body is not None:
         (home / "bin/java").write_text(f"#!/bin/sh\n{body}\n")
         (home / "bin/java").chmod(0o755)
-    assert found(home, asked(home, tmp_path)) == [what.format(home=home)]
+    assert found(home, asked(home, folder)) == [what.format(home=home)]
 
 
 @pytest.mark.process
-def test_a_java_that_the_service_cannot_run(tmp_path: Path) -> None:
-    home = jdk(tmp_path, b'JAVA_VERSION="11.0.2"\n')
+def test_a_java_that_the_service_cannot_run(folder: Path) -> None:
+    home = jdk(folder, b'JAVA_VERSION="11.0.2"\n')
     (home / "bin/java").write_text("#!/bin/sh\n")
     (home / "bin/java").chmod(0o700)
     said = f"a JDK 11 is at {home}, but user alluxio cannot run its java"
-    assert found(home, asked(home, tmp_path)) == [said]
+    assert found(home, asked(home, folder)) == [said]
 
 
 @pytest.mark.process
 @pytest.mark.parametrize("noted", [True, False])
 @pytest.mark.parametrize("runs", [True, False])
-def test_a_java_that_runs_is_not_started_again(runs: bool, noted: bool, tmp_path: Path) -> None:
-    home = tmp_path / "jdk"
+def test_a_java_that_runs_is_not_started_again(runs: bool, noted: bool, folder: Path) -> None:
+    home = folder / "jdk"
     (home / "bin").mkdir(parents=True)
     program = home / "bin/java"  # what it says to -version is an error
     shutil.copy(shutil.which("sleep", path="/usr/bin:/bin") or "/bin/sleep", program)
-    for folder in (program, home / "bin", home, *list(home.parents)[:-2]):
-        folder.chmod(0o755)  # nobody asks
+    program.chmod(0o755)
     if noted:
         (home / "release").write_text('JAVA_VERSION="11.0.2"\n')
     commands = java.probe_commands(str(home), "nobody")
@@ -162,10 +170,10 @@ def test_a_java_that_runs_is_not_started_again(runs: bool, noted: bool, tmp_path
         with subprocess.Popen(
             [program, "60"], user="nobody", group=group, extra_groups=[]
         ) as process:
-            said = parse(hosts.shell(text, tmp_path), "here").commands
+            said = parse(hosts.shell(text, folder), "here").commands
             process.kill()
     else:
-        said = parse(hosts.shell(text, tmp_path), "here").commands
+        said = parse(hosts.shell(text, folder), "here").commands
     assert (said["java"].strip() == java.RUNS) is (runs and noted)
     # It runs: so it is one for this C library.
     told = said[java.GLIBC].startswith("glibc 2.") or not shutil.which("getconf")

@@ -139,7 +139,7 @@ def started(name: str, voters: str) -> list[str]:
 
 
 #: Before a member that answers leaves its client URL.
-CUTS = "; no other cluster may be cut off"
+CUTS = "; etcd shows no other cluster that this cuts off"
 
 
 def removed(name: str, rest: str, *, note: bool, cuts: str = "") -> list[str]:

@@ -128,7 +128,7 @@ def test_the_holder_of_a_peer_url_is_found_under_its_other_name() -> None:
         (
             "1",
             [MemberChange(ChangeKind.REMOVE, C, 3)],
-            "only 1 of 3 voters are healthy: without a quorum",
+            "only 1 of 3 voters is healthy: without a quorum",
         ),
         ("12", [MemberChange(ChangeKind.UPDATE, C, 3)], ""),
         ("12", [MemberChange(ChangeKind.UPDATE, B, 2)], "infra2 cannot be restarted while infra3"),

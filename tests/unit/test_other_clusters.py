@@ -353,6 +353,6 @@ class TestWhatMustBeSaid:
     def test_a_line_names_twenty(self, count: int, end: str) -> None:
         live = {f"c{n:02}": 1 for n in range(count)}
         [said, *_] = self.require(Others(live, state="no quorum"), agreed=True)
-        assert "no quorum, and there are other clusters: c00 (1 live workers)" in said
+        assert "no quorum, and there are other clusters: c00 (1 live worker)" in said
         assert said.endswith(end)
-        assert said.count("live workers)") == min(count, 20)
+        assert said.count("live worker)") == min(count, 20)

@@ -46,11 +46,25 @@ def test_an_editable_installation_is_one_line_with_a_path() -> None:
     assert (REPO / "provision/templates").resolve() == REPO / "templates"
 
 
-def test_every_page_of_an_error_and_every_schema_is_packed() -> None:
+def test_every_file_that_is_no_module_is_packed() -> None:
+    """Templates, pages of errors, schemas, scripts of shells and of hosts, lists of properties."""
     text = (REPO / "pyproject.toml").read_text(encoding="utf-8")
-    assert '"provision.cli" = ["json-schemas/*.json"]' in text
-    assert '"provision.cli.explanations" = ["*.md"]' in text
-    assert '"provision.cli.shells" = ["*"]' in text
+    (table,) = re.findall(r"^\[tool\.setuptools\.package-data\]\n((?:.+\n)+)", text, re.MULTILINE)
+    packed = set()
+    for package, patterns in re.findall(r'^"?([a-z._]+)"? = \[(.*)\]$', table, re.MULTILINE):
+        for pattern in re.findall(r'"([^"]+)"', patterns):
+            found = {*REPO.joinpath(*package.split(".")).glob(pattern)}
+            assert found, f"{package}: {pattern}"
+            packed |= found
+    there = {
+        path
+        for package in _listed("packages")
+        for path in REPO.joinpath(*package.split(".")).glob("*")
+        if path.is_file() and path.suffix not in (".py", ".pyc")
+    }
+    assert len(there) > 100
+    assert there <= packed
+    assert {*(REPO / "provision/cli/json-schemas").iterdir()} <= packed
 
 
 def test_every_dependency_has_a_lower_bound() -> None:

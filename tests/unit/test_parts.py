@@ -841,7 +841,7 @@ def test_a_missing_part_is_an_error_of_its_own(folder: Path, said: Said) -> None
         "part-missing",
         ["part 2/3"],
     )
-    assert "1 of 3 parts are missing: 2/3" in err
+    assert "1 of 3 parts is missing: 2/3" in err
 
 
 def test_the_screen_of_a_plan_and_of_a_status(tmp_path: Path, said: Said) -> None:

@@ -145,7 +145,7 @@ def test_of_much_that_was_not_begun_the_first_is_named(fleet: LocalFleet, more: 
     first, *others = caught.value.problems[-1].what.split("; ")
     assert first == f"wide ({named}{', ...' if more else ''})"
     shown = [f"s{n}" for n in range(NOT_BEGUN - 1)]
-    assert others == shown + ([f"and {more} more steps"] if more else [])
+    assert others == shown + ([f"and {more} more step{'s' * (more > 1)}"] if more else [])
 
 
 def test_a_plan_without_steps_asks_nothing(fleet: LocalFleet) -> None:

@@ -120,9 +120,9 @@ class TestGroups:
         assert third.before
         time.gone("w01")
         first.before.check()  # nobody came before
-        with pytest.raises(Unhealthy, match="1 of 1 workers are not live"):
+        with pytest.raises(Unhealthy, match="1 of 1 worker is not live"):
             second.before.check()
-        with pytest.raises(Unhealthy, match="1 of 2 workers are not live"):
+        with pytest.raises(Unhealthy, match="1 of 2 workers is not live"):
             third.before.check()
         time.registers("w01", 11)()
         second.before.check()
@@ -162,7 +162,7 @@ class TestGroups:
         assert step.after
         time.gone("w01")
         step.before.check()
-        with pytest.raises(Unhealthy, match="are not live after 60 s"):
+        with pytest.raises(Unhealthy, match="1 of 1 worker is not live after 60 s"):
             step.after.check()
         assert time.now == pytest.approx(60, abs=1)
 
@@ -170,12 +170,12 @@ class TestGroups:
 class TestWait:
     def test_a_look_without_patience_says_no_time(self, time: Time) -> None:
         time.gone("w02")
-        assert time.refused() == "1 of 2 workers are not live"
+        assert time.refused() == "1 of 2 workers is not live"
         assert time.now == 0
 
     def test_the_time_that_was_waited_is_said(self, time: Time) -> None:
         time.gone("w02")
-        assert time.refused(30) == "1 of 2 workers are not live after 30 s"
+        assert time.refused(30) == "1 of 2 workers is not live after 30 s"
         assert time.now == pytest.approx(30, abs=1)
 
     def test_systemd_is_asked_every_five_seconds_about_who_is_missing(self, time: Time) -> None:
@@ -189,7 +189,7 @@ class TestWait:
         time.ended = lambda now: {"w02": 5 + int(now // 2)}
         said = time.refused(3600)
         assert said == (
-            "1 of 2 workers are not live: w02 ended by itself 8 times, and systemd's restarts do "
+            "1 of 2 workers is not live: w02 ended by itself 8 times, and systemd's restarts do "
             "not help"
         )
         assert time.now == start_workers.CRASHES_SECONDS
@@ -198,7 +198,7 @@ class TestWait:
         time.gone("w02")
         time.ended = lambda now: {"w02": int(now >= 12)}
         assert time.refused(13) == (
-            "1 of 2 workers are not live after 13 s: w02 ended by itself once meanwhile"
+            "1 of 2 workers is not live after 13 s: w02 ended by itself once meanwhile"
         )
 
 
@@ -212,13 +212,13 @@ class TestReady:
     def test_who_is_not_ready_in_time_is_named_with_the_time(self, time: Time) -> None:
         time.registry.silent = {"w02": "nothing listens"}
         assert time.refused(10, ready=True) == (
-            "1 of 2 workers are registered, but not ready after 10 s"
+            "1 of 2 workers is registered, but not ready after 10 s"
         )
         assert time.now == pytest.approx(10, abs=1)
 
     def test_a_look_without_patience_says_no_time(self, time: Time) -> None:
         time.registry.silent = {"w02": "nothing listens"}
-        assert time.refused(ready=True) == "1 of 2 workers are registered, but not ready"
+        assert time.refused(ready=True) == "1 of 2 workers is registered, but not ready"
 
     def test_whose_listeners_have_just_answered_is_not_asked_again(self, time: Time) -> None:
         time.require(60, ready=True, known={"w01", "w02"})
@@ -230,7 +230,7 @@ class TestReady:
         time.gone("w02")
         time.later = {5: time.registers("w02", 11)}
         time.registry.silent = {"w01": "nothing listens"}
-        assert time.refused(10, ready=True, known={"w01", "w02"}).startswith("1 of 2 workers are")
+        assert time.refused(10, ready=True, known={"w01", "w02"}).startswith("1 of 2 workers is")
         assert time.registry.asked[0] == ["w01", "w02"]
 
 

@@ -191,7 +191,7 @@ def test_the_hosts_of_a_large_step_are_counted_on_a_terminal(
             shown.host(host, failed)
     found = said.getvalue().splitlines()[1:]
     assert len(found) == lines
-    assert found[0].endswith(f"{HOSTS[0]}: FAILED (1 changes)")
+    assert found[0].endswith(f"{HOSTS[0]}: FAILED (1 change)")
     if count > 30:
         assert found[-1].endswith(f"{200 - failing} of 200 hosts: ok")
 

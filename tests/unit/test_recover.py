@@ -88,7 +88,8 @@ def test_who_refuses_the_login_may_serve(monkeypatch: pytest.MonkeyPatch) -> Non
     }
     disks = {"/var/lib/etcd": hosts.disk("/var/lib/etcd", hosts.GIB)}
     facts = {
-        m.machine: hosts.facts(n, paths=here, disks=disks) for n, m in enumerate(cluster.members, 1)
+        m.machine: hosts.facts(n, paths=here, disks=disks, commands={"kilobytes": "1"})
+        for n, m in enumerate(cluster.members, 1)
     }
     refusing = tuple(MemberHealth(m, error="login refused", refused=True) for m in cluster.members)
     monkeypatch.setattr(health, "observe", lambda *_: ClusterHealth(cluster, refusing))

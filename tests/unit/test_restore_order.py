@@ -92,6 +92,7 @@ def facts(
         paths[f"/var/lib/etcd/restore-{SHA[:16]}.db"] = replace(hosts.text(""), sha256=SHA)
     disks = {"/var/lib/etcd": hosts.disk("/var/lib/etcd", 10 * hosts.GIB)}
     said = {"prepared": hosts.sent(f"restoring-{prepared} {prepared}") if prepared else ""}
+    said["kilobytes"] = "1000\n"
     return hosts.facts(
         int(name[-1]), paths=paths, units={layout.UNIT: unit}, disks=disks, commands=said
     )
@@ -866,18 +867,21 @@ def test_from_whom_nothing_can_be_recovered(asked: Asked) -> None:
     good = asked.facts["infra1"]
     empty = {p: s for p, s in good.paths.items() if not p.endswith("/member")}
     foreign = {**good.paths, layout.UNIT_PATH: hosts.text(f"{KEY}=other\n")}
-    full = {"/var/lib/etcd": hosts.disk("/var/lib/etcd", (64 << 20) + 1000)}
-    sized = replace(good, commands={"bytes": "1000\n"})
+    full = {"/var/lib/etcd": hosts.disk("/var/lib/etcd", (64 << 20) + 1024)}
+    sized = replace(good, commands={"kilobytes": "1\n"})
+    # A size that is not known is not none.
+    odd_size = replace(good, commands={"kilobytes": "du: cannot access 'x'\n1\n"})
     for bad, id in (
         (replace(good, paths=empty), "recovery-source-unfit"),
         (replace(good, paths=foreign), "recovery-source-unfit"),
         (replace(sized, disks=full), "disk-full"),
+        (odd_size, "recovery-source-unfit"),
     ):
         asked.facts["infra1"] = bad
         with pytest.raises(PreflightFailed, match="the data of infra1 cannot be used") as refused:
             asked.observe()
         assert refused.value.problems[0].id == id
-    more = {"/var/lib/etcd": hosts.disk("/var/lib/etcd", (64 << 20) + 1001)}
+    more = {"/var/lib/etcd": hosts.disk("/var/lib/etcd", (64 << 20) + 1025)}
     asked.facts["infra1"] = replace(sized, disks=more)
     asked.observe()
     del asked.facts["infra1"]
@@ -887,7 +891,8 @@ def test_from_whom_nothing_can_be_recovered(asked: Asked) -> None:
 
 def test_what_a_member_that_does_not_serve_has_is_read_from_its_database(asked: Asked) -> None:
     asked.facts["infra2"] = replace(
-        asked.facts["infra2"], commands={"status": '{"revision": 42, "totalKey": 1}'}
+        asked.facts["infra2"],
+        commands={"status": '{"revision": 42, "totalKey": 1}', "kilobytes": "1"},
     )
     asked.up = {"infra3"}
     asked.compared = hashes.Comparison(9, {1: NAMES[:1], 2: NAMES[1:2], 3: NAMES[2:]}, 3)

@@ -159,7 +159,7 @@ def test_the_rest_of_a_plan() -> None:
     stop = Change("stop x", stops=("x.service",))
     text = shown(Step("one", (on("a", stop),), after=Gate("all are healthy", lambda: None)))
     assert text.splitlines() == [
-        "t: 1 to change in 1 steps",
+        "t: 1 to change in 1 step",
         "1. one",
         "   a (a.example.com)",
         "     * stop x",

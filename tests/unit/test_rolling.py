@@ -187,7 +187,7 @@ class TestRestart:
         found = world.restart()
         assert groups(found) == [["w2"], ["w3"]]
         (resumed,) = found.notes
-        assert "2026-11-17T09:00:00Z ann@desk: 1 workers are left, 1 are done" in resumed.what
+        assert "2026-11-17T09:00:00Z ann@desk: 1 worker is left, 1 done" in resumed.what
         assert groups(world.restart(afresh=True)) == [["w2"], ["w1"], ["w3"]]
 
     def test_another_pending_restart_is_no_earlier_run(self, world: World) -> None:

@@ -32,7 +32,7 @@ from provision.etcd.cluster.handle import Etcd
 from provision.etcd.member import desired, layout, recovery_marker, routes
 from provision.etcd.member.recovery_marker import RecoveryMarker
 from provision.host import facts as host_facts
-from provision.host import former_owner, safely, tool_version, unit_changes
+from provision.host import former_owner, links, safely, tool_version, unit_changes
 from provision.host.diff import Change, batch, changes, questions
 from provision.host.facts import HostFacts, PathState, Probe
 from provision.host.predict import after
@@ -132,7 +132,7 @@ READ = frozenset(
         *("plans/etcd/data/recover_etcd", "plans/etcd/data/restore_etcd"),
         *("plans/etcd/data/retained", "plans/etcd/data/stored", "plans/etcd/members/member_steps"),
         *("plans/etcd/data/undo_restore", "plans/etcd/certificates/replace_lost_ca"),
-        *("host/former_owner", "host/folders"),
+        *("host/former_owner", "host/folders", "host/links"),
         "plans/etcd/upgrade_etcd",
         "plans/etcd/state/other_clusters",
         "ssh/answers",
@@ -412,6 +412,7 @@ def scripts(folder: Path) -> Iterator[tuple[str, str]]:
             )
         ),
         "ready": readiness.probe(a, one),
+        "links": Probe(commands={"links": links._look(DATA)}),
         "gone": member_steps._probe(c, member),
         "destroyed etcd": destroy._etcd_probe(c, member),
         "destroyed worker": destroy._worker_probe(a, one),

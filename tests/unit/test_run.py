@@ -329,7 +329,7 @@ def test_an_import_never_overwrites(tmp_path: Path) -> None:
     hosts.write_text("[etcd]\na\n")
     done = invoke("import-ansible", str(hosts), "--to", str(made))
     assert done.returncode == 0, done.stderr
-    assert "1 members of etcd" in done.stdout
+    assert "1 member of etcd" in done.stdout
     hosts.write_text("[etcd]\nb\n")
     again = invoke("import-ansible", str(hosts), "--to", str(made))
     assert again.returncode == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -73,6 +74,22 @@ def test_the_unit_says_what_is_open_and_why(name: str) -> None:
     # A running service needs no restart for these lines.
     without = "".join(f"{line}\n" for line in text.splitlines() if line not in said)
     assert disks.is_for_next_start(without, text.encode())
+
+
+@pytest.mark.parametrize("key", ["state_dir", "log_dir"])
+@pytest.mark.parametrize("role", ["worker", "master"])
+def test_no_folder_of_alluxio_is_emptied_at_its_stop(role: str, key: str) -> None:
+    """RemoveIPC deletes what its user has in /dev/shm, not only page stores."""
+    folders: dict[str, Any] = {key: "/dev/shm/a"}
+    alluxio = replace(builders.alluxio(), **folders)
+    text = desired_worker.service(alluxio, role, "w1", "/opt/alluxio/current/bin/x").decode()
+    assert "\nRemoveIPC=no\n" in text
+    assert (
+        "\nRemoveIPC=yes\n"
+        in desired_worker.service(
+            builders.alluxio(), role, "w1", "/opt/alluxio/current/bin/x"
+        ).decode()
+    )
 
 
 @pytest.mark.parametrize("folder", ["/tmp/pages", "/var/tmp/x/y"])

@@ -111,7 +111,7 @@ def test_fresh_hosts_are_done_at_once_with_a_bound() -> None:
     assert step.at_once == 4
     assert step.before is not None
     assert step.after is not None
-    assert step.after.title == "3 registered and ready"
+    assert step.after.title == "3 workers registered and ready"
 
 
 def test_a_property_of_one_worker_restarts_that_one() -> None:
@@ -205,7 +205,8 @@ class TestSwitch:
         assert [s.title for s in found.steps] == [
             f"restart {name} with membership {after}" for name in ("w01", "w02")
         ]
-        there = "1 answering" if after.in_file else "1 registered and ready"
+        there = "1 worker answering" if after.in_file else "1 worker registered and ready"
+        assert (found.steps[0].before is None) is after.in_file  # nobody is asked
         assert [s.after and s.after.title for s in found.steps] == [there, there]
         (note,) = found.notes
         assert f"from {before} to {after} on 2 workers" in note.what
@@ -459,9 +460,11 @@ class TestRegistrations:
         first, second = alluxio.workers
         handle = Etcd(builders.etcd(), Fleet(1))
         gate = start_workers.RegistrationGate(alluxio, handle, [second], [first])
+        assert gate.before is not None
+        assert gate.before.title == "w01 still live; etcd says which workers are registered now"
         gate.before.check()
         del registry.revisions["w01"]
-        with pytest.raises(Unhealthy, match="1 of 1 workers are not live"):
+        with pytest.raises(Unhealthy, match="1 of 1 worker is not live"):
             gate.before.check()
 
     def test_a_key_from_before_the_restart_does_not_count(
@@ -469,9 +472,10 @@ class TestRegistrations:
     ) -> None:
         registry = Registry(monkeypatch, alluxio)
         gate = self.gate(alluxio)
+        assert gate.before is not None
         gate.before.check()
         registry.revisions["w01"] = 11
-        with pytest.raises(Unhealthy, match="1 of 2 workers are not live") as caught:
+        with pytest.raises(Unhealthy, match="1 of 2 workers is not live") as caught:
             gate.after.check()
         assert caught.value.problems[0].where == "w02 (w02)"
         registry.revisions["w02"] = 12
@@ -496,7 +500,7 @@ class TestRegistrations:
     ) -> None:
         registry = Registry(monkeypatch, alluxio)
         registry.silent = {"w02": "another process listens on it: pid 7 (nginx)"}
-        with pytest.raises(Unhealthy, match="1 of 2 workers are registered, but not ready") as e:
+        with pytest.raises(Unhealthy, match="1 of 2 workers is registered, but not ready") as e:
             self.gate(alluxio).after.check()
         (problem,) = e.value.problems
         assert (problem.id, problem.where) == ("worker-not-ready", "w02 (w02)")
@@ -522,7 +526,9 @@ class TestRegistrations:
         registry = Registry(monkeypatch, alluxio)
         first, second = alluxio.workers
         handle = Etcd(builders.etcd(), Fleet(1))
-        start_workers.RegistrationGate(alluxio, handle, [second], [first]).before.check()
+        gate = start_workers.RegistrationGate(alluxio, handle, [second], [first])
+        assert gate.before is not None
+        gate.before.check()
         assert registry.asked == []
 
     def test_etcd_may_be_away_for_a_moment(
@@ -547,15 +553,17 @@ class TestRegistrations:
     ) -> None:
         registry = Registry(monkeypatch, alluxio)
         registry.error = Unhealthy("no leader", id="member-down")
+        before = self.gate(alluxio).before
+        assert before is not None
         with pytest.raises(Unhealthy):
-            self.gate(alluxio).before.check()
+            before.check()
 
     def test_require_live(self, alluxio: AlluxioCluster, monkeypatch: pytest.MonkeyPatch) -> None:
         registry = Registry(monkeypatch, alluxio)
         given = alluxio, Etcd(builders.etcd(), Fleet(1)), alluxio.workers
         assert start_workers.require_live(*given) == {"w01": 10, "w02": 10}
         del registry.revisions["w02"]
-        with pytest.raises(Unhealthy, match="1 of 2 workers are not live"):
+        with pytest.raises(Unhealthy, match="1 of 2 workers is not live"):
             start_workers.require_live(*given)
 
     def test_a_worker_that_never_comes_up_is_not_waited_for(
@@ -577,9 +585,10 @@ class TestRegistrations:
         monkeypatch.setattr(start_workers, "_failed_attempts", attempts)
         monkeypatch.setattr(wait.Clock, "sleep", sleep)
         gate = self.gate(replace(alluxio, start_timeout=60))
+        assert gate.before is not None
         gate.before.check()
         registry.revisions["w01"] = 11
-        said = r"1 of 2 workers are not live: w02 ended by itself 3 times, .* do not help"
+        said = r"1 of 2 workers is not live: w02 ended by itself 3 times, .* do not help"
         with pytest.raises(Unhealthy, match=said):
             gate.after.check()
         assert asked == [[]] * 3 + [["w02"]] * 4

@@ -25,6 +25,7 @@ from tests.unit import builders, hosts, test_roots_paths
 from tests.unit.hosts import LocalFleet
 from tests.unit.shell_reader import commands
 
+TEMPLATES = Path(__file__).parents[2] / "templates"
 #: What the shell does itself; x is the change of an example.
 SHELL = frozenset(
     {
@@ -219,6 +220,14 @@ def test_every_program_of_a_script_is_asked_for(tmp_path: Path) -> None:
     found = set(every_command(tmp_path))
     assert sorted((c, n) for c, n in found if c not in known) == []
     assert {"stat", "setpriv", "flock", "tar", "base64"} <= {c for c, _ in found}
+
+
+def test_nothing_is_asked_for_that_no_script_uses(tmp_path: Path) -> None:
+    """A host must not be refused for the lack of it."""
+    texts = [host_facts._facts_script(), *(text for _, text in test_roots_paths.scripts(tmp_path))]
+    texts += [path.read_text() for path in TEMPLATES.glob("*")]
+    words = set(re.findall(r"[\w.-]+", "\n".join(texts)))
+    assert {*tools.LOOK, *tools.CHANGE} - words == {"gzip"}  # tar -z starts it
 
 
 @pytest.mark.process

@@ -594,6 +594,8 @@ def test_a_cluster_that_is_not_fit_is_refused(
     with pytest.raises(PreflightFailed, match=words) as refused:
         made(world, "3.7.3", monkeypatch)
     assert refused.value.id == id
+    if state == "nobody answers":
+        assert refused.value.problems[-1].remedy == "invoke deploy-etcd"
     if state == "a lost setting":
         assert [p.where.split()[0] for p in refused.value.problems] == [
             "infra1",

@@ -25,7 +25,7 @@ from provision.errors import Problem, ProvisionError, UsageError
 from provision.host import safely
 from provision.inventory.resolved import AlluxioCluster, AlluxioWorker
 from provision.ssh.session import Fleet, Session, Unreachable
-from provision.text import EXCERPT, document, number, printable
+from provision.text import EXCERPT, counted, document, number, printable
 
 #: Bytes of the file that are read, at most.
 LIMIT = 1 << 20
@@ -115,7 +115,8 @@ def line(document: ReadDocument, named: Iterable[tuple[str, str]]) -> str:
         names = [name for name, hostname in named if hostname == worker]
         by = f"{names[0]} ({worker})" if len(names) == 1 else worker
         by += ", which caches it" if document["cached"] else ", which has not cached it"
-    return f"{text}{document['bytes']} bytes served by {by}; sha256 {document['sha256'] or ''}"
+    read = counted(document["bytes"] or 0, "byte")
+    return f"{text}{read} served by {by}; sha256 {document['sha256'] or ''}"
 
 
 def checked(path: str) -> str:

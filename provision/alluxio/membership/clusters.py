@@ -23,7 +23,7 @@ from provision.etcd.api.login import root_login
 from provision.etcd.cluster.handle import Etcd
 from provision.etcd.cluster.reach import describe
 from provision.inventory.resolved import Inventory
-from provision.text import printable
+from provision.text import counted, printable
 
 SCHEMA: Literal["alluxio-provision/clusters/1"] = "alluxio-provision/clusters/1"
 #: Seconds for each call of a read from one member alone.
@@ -247,9 +247,8 @@ def mixed_up(cluster: str, others: list[str], seen: RegistrationSnapshot) -> lis
             Problem("etcd", what, remedy, "error" if new else "warning", id="cluster-names-alike")
         )
     if len(alike) > MIXED_SHOWN:
-        what = (
-            f"serves {len(alike) - MIXED_SHOWN} more clusters that Alluxio mixes up with this one"
-        )
+        more = counted(len(alike) - MIXED_SHOWN, "more cluster")
+        what = f"serves {more} that Alluxio mixes up with this one"
         found.append(
             Problem("etcd", what, "see invoke list-clusters", "warning", id="cluster-names-alike")
         )

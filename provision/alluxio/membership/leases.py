@@ -21,6 +21,7 @@ from provision.etcd.api.errors import EtcdError
 from provision.etcd.api.values import LeaseTime
 from provision.etcd.cluster.handle import Etcd
 from provision.inventory.resolved import AlluxioCluster
+from provision.text import counted
 
 #: How many leases one look asks for, and how many seconds it may take: each lease needs a request.
 #: 10,000 requests took 2 s with etcd 3.6 on two cores.
@@ -73,8 +74,8 @@ def unasked(found: Expired) -> Problem | None:
         return None
     return Problem(
         "etcd",
-        f"etcd answered for {found.asked} of {found.live} leases (the leases of the oldest "
-        "keys); it is not known whether the other leases have expired",
+        f"etcd answered for {found.asked} of {counted(found.live, 'lease')} (the leases of the "
+        "oldest keys); it is not known whether the other leases have expired",
         "etcd was slow, or did not answer: see the members' read times",
         "warning",
         id="leases-not-asked",

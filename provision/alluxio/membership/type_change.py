@@ -10,6 +10,7 @@ from provision.errors import Problem
 from provision.host.facts import HostFacts
 from provision.inventory.membership_type import MembershipType
 from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, Machine
+from provision.text import counted
 
 #: Ids that a note lists.
 SHOWN = 8
@@ -20,7 +21,7 @@ def unused(alluxio: AlluxioCluster, seen: Registrations) -> Problem | None:
     if alluxio.membership.permanent_keys or not seen.authorized:
         return None
     ids = list(seen.authorized)
-    keys = f"{len(ids)} permanent key{'' if len(ids) == 1 else 's'}"
+    keys = counted(len(ids), "permanent key")
     return Problem(
         "etcd",
         f"{keys} below /DHT/{alluxio.name}/AUTHORIZED/ {'is' if len(ids) == 1 else 'are'} not "
@@ -48,7 +49,7 @@ def notes(
     """
     found: list[Problem] = []
     for kind, names in membership_switch.away(alluxio, workers, facts).items():
-        count = f"{len(names)} worker{'' if len(names) == 1 else 's'}"
+        count = counted(len(names), "worker")
         what = f"membership changes from {kind} to {alluxio.membership} on {count}"
         what += f"; until the last worker is restarted, {_meanwhile(kind, alluxio.membership)}"
         found.append(

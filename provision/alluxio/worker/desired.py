@@ -317,7 +317,9 @@ def service(
         longest=LONGEST_SECONDS,
         lasting=LASTING_SECONDS,
         dumps=KEPT_DUMPS,
-        sandbox=sandbox(stores_, ports.numbers(listeners)),
+        sandbox=sandbox(
+            (*stores_, alluxio.state_dir, alluxio.log_dir, folder), ports.numbers(listeners)
+        ),
     )
 
 

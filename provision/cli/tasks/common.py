@@ -14,6 +14,7 @@ from provision.cli import confirm
 from provision.cli.run import Run
 from provision.errors import UsageError
 from provision.ids import Id
+from provision.text import counted
 
 if TYPE_CHECKING:
     from provision.cli.documents import Extra, Finished
@@ -186,7 +187,7 @@ def reachable(run: Run, workers: Sequence[AlluxioWorker], text: str) -> tuple[Al
     never = [e for m, e in failed.items() if e.id not in SILENT or m.host in members]
     if never or len(failed) > int(text):
         raise PreflightFailed(
-            f"{len(failed)} of {len(machines)} hosts cannot be worked on",
+            f"{len(failed)} of {counted(len(machines), 'host')} cannot be worked on",
             [problem for e in (never or failed.values()) for problem in e.problems],
             id="preflight-failed",
         )

@@ -12,6 +12,7 @@ from provision.cli.command import command
 from provision.cli.run import Run
 from provision.cli.tasks import common
 from provision.errors import UsageError
+from provision.text import counted
 
 if TYPE_CHECKING:
     from provision.cli.documents import DefragEtcd, KeptData, Restore
@@ -344,7 +345,9 @@ def kept_data(run: Run, delete: str = "", limit: str = "", wide: bool = False) -
         tables.show(columns, rows, wide=wide)
     carried = common.carry_out(run, plan)
     total = size(sum(k.bytes for k in seen.kept))
-    line = f"{total} in {len(seen.kept)} folders; --delete NAME,... deletes what it names"
+    line = (
+        f"{total} in {counted(len(seen.kept), 'folder')}; --delete NAME,... deletes what it names"
+    )
     extra: KeptData = {"kept": [k.document() for k in seen.kept]}
     common.finish(run, plan, carried, extra, "" if delete else line)
     return 0
@@ -467,7 +470,7 @@ def _require_registered(missing: Sequence[Problem], done: str) -> None:
     errors = [p for p in missing if p.severity == "error"]
     console.problems([p for p in missing if p.severity != "error"])
     if errors:
-        workers = "1 worker is" if len(errors) == 1 else f"{len(errors)} workers are"
+        workers = counted(len(errors), "worker is", "workers are")
         what = f"{done}; {workers} not registered"
         raise ChangeFailed(what, errors, id="worker-keys-missing")
 

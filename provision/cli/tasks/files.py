@@ -14,6 +14,7 @@ from provision.cli.inventory_path import DEFAULT_INVENTORY, INVENTORY_VARIABLE
 from provision.cli.run import Run
 from provision.cli.tasks import common
 from provision.errors import UsageError
+from provision.text import counted
 
 if TYPE_CHECKING:
     from provision.cli.documents import (
@@ -158,7 +159,7 @@ def init_inventory(
         document["members"], document["workers"] = made.members, made.workers
         document["to_edit"] = to_edit(made.text)
         document["tarballs"] = [one.document() for one in read]
-        counts = f"{made.members} members, {made.workers} workers"
+        counts = f"{counted(made.members, 'member')}, {counted(made.workers, 'worker')}"
         done = f"wrote {path}: {counts}; {_then(made.text, path, kubernetes)}"
     if run.json:
         terminal.emit_json(document)
@@ -238,9 +239,11 @@ def import_ansible(
     else:
         for one in read:
             terminal.say(one.line)
-        workers = f", {made.workers} workers of {made.groups[1]}" if made.groups[1] else ""
+        workers = (
+            f", {counted(made.workers, 'worker')} of {made.groups[1]}" if made.groups[1] else ""
+        )
         terminal.say(
-            f"wrote {to}: {made.members} members of {made.groups[0]}{workers}; "
+            f"wrote {to}: {counted(made.members, 'member')} of {made.groups[0]}{workers}; "
             f"{_then(made.text, to, kubernetes)}"
         )
     return 0

@@ -11,6 +11,7 @@ from provision.cli.command import command
 from provision.cli.run import Run
 from provision.cli.tasks import common
 from provision.errors import PreflightFailed, Problem, UsageError
+from provision.text import counted, share
 
 if TYPE_CHECKING:
     from provision.cli.documents import TrustHostsDocument
@@ -53,7 +54,8 @@ def trust_hosts(run: Run, fingerprints: str = "", yes: bool = False) -> int:
         found, problems = servers(names, connector.route, inventory.parallel)
         aliases = _aliases(found, names)
         scan = Scan(connector, found, inventory.parallel)
-        terminal.say(f"asking {len(found)} hosts for their SSH keys", stderr=True)
+        asked = counted(len(found), "host for its SSH keys", "hosts for their SSH keys")
+        terminal.say(f"asking {asked}", stderr=True)
         while fresh := scan.round():
             verdicts = _compared(fresh, expected, aliases, fingerprints)
             shown = [f for f in fresh if f.state != "known"]
@@ -82,7 +84,7 @@ def trust_hosts(run: Run, fingerprints: str = "", yes: bool = False) -> int:
     console.problems(folded(problems, lambda _: True))
     if not run.json:
         known = sum(f.state == "known" for f in scan.found)
-        terminal.say(f"{known} of {len(found)} hosts are known")
+        terminal.say(f"{share(known, len(found), 'host')} known")
     return code
 
 
@@ -160,7 +162,9 @@ def _compared(
             missing[found.server] = Problem(found.server.where, what, remedy, id="host-key-unknown")
     if wrong:
         raise PreflightFailed(
-            f"{len(wrong)} hosts show other keys than {file} has", wrong, id="host-key-changed"
+            f"{counted(len(wrong), 'host shows', 'hosts show')} other keys than {file} has",
+            wrong,
+            id="host-key-changed",
         )
     return missing
 

@@ -10,6 +10,7 @@ from provision.cli.command import command
 from provision.cli.run import Run
 from provision.cli.tasks import common
 from provision.errors import UsageError
+from provision.text import counted
 
 if TYPE_CHECKING:
     from provision.cli.documents import StartWorkers
@@ -326,7 +327,8 @@ def start_masters(run: Run, limit: str = "", downgrade: bool = False, take_over:
     carried = common.carry_out(run, plan)
     if not plan.steps:
         masters.require_healthy(run.fleet, alluxio, chosen)
-    common.finish(run, plan, carried, line=f"{len(chosen)} masters listen, one is the primary")
+    listening = counted(len(chosen), "master listens", "masters listen")
+    common.finish(run, plan, carried, line=f"{listening}, one is the primary")
     return 0
 
 

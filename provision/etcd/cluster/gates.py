@@ -11,6 +11,7 @@ from provision.etcd.cluster import hashes, health
 from provision.etcd.cluster.handle import Etcd
 from provision.etcd.cluster.health import ClusterHealth
 from provision.inventory.resolved import EtcdMember
+from provision.text import share
 
 #: Seconds for a member to become healthy after a start or a restart.
 HEALTHY_WITHIN = 60.0
@@ -24,7 +25,7 @@ def require_healthy(seen: ClusterHealth) -> None:
     """Raises :class:`Unhealthy` unless every member is healthy."""
     if not seen.all_healthy:
         raise Unhealthy(
-            f"{seen.healthy_count} of {len(seen.members)} members are healthy "
+            f"{share(seen.healthy_count, len(seen.members), 'member')} healthy "
             f"(quorum is {seen.quorum}): wait until the others are back, or see invoke check-nodes",
             seen.problems,
             id="quorum-at-risk",

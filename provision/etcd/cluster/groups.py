@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from provision.errors import Problem
+from provision.text import counted, share
 
 #: A member's database file may lack so many writes that the member has applied: etcd commits after
 #: so many writes (``backend.defaultBatchLimit``), or after 100 ms.
@@ -415,14 +416,14 @@ def start(
     needed = total // 2 + 1
     if len(data) < needed:
         return Unclear(
-            f"{len(data)} of {total} members are known to have their data: that is not a quorum",
+            f"{share(len(data), total, 'member')} known to have data: that is not a quorum",
             name,
         )
     revisions = sorted((m.revision or 0 for m in known), reverse=True)
     if len(revisions) < needed:
         return Unclear(
-            f"the revision of {len(data) - len(known)} of {len(data)} members cannot be read from "
-            "their data",
+            f"the revision of {len(data) - len(known)} of {counted(len(data), 'member')} cannot be "
+            "read from the data",
             name,
         )
     majority = revisions[needed - 1]

@@ -457,7 +457,7 @@ def _disk_commands(cluster: EtcdCluster, member: EtcdMember) -> dict[str, str]:
     head = wal.read_head(f'"{data}"/wal')
     # Copy the database, if there is room: the database of a running process is locked.
     status = (
-        f'need=$(du -k "{data}/snap/db" | cut -f 1) && '
+        f'need=$(du -k "{data}/snap/db" | cut -f 1) && [ -n "$need" ] && '
         "free=$(df -Pk /var/tmp | awk 'END { print $4 }') && [ $((need * 2)) -lt \"$free\" ] && "
         f"t=$(mktemp -d {scratch.SCRATCH}.XXXXXX) && trap 'rm -rf \"$t\"' EXIT && "
         f'timeout 30 cp --reflink=auto "{data}/snap/db" "$t/db" && ETCDCTL_API=3 timeout 50 '

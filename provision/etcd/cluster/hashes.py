@@ -23,6 +23,7 @@ from provision.etcd.api.values import KvHash
 from provision.etcd.cluster import health
 from provision.etcd.cluster.handle import Etcd
 from provision.etcd.cluster.health import ClusterHealth, MemberHealth
+from provision.text import counted
 
 #: A member surely hashes at least this many bytes of its database a second: limits the call's time.
 HASHED_PER_SECOND = 5 << 20
@@ -150,8 +151,8 @@ def remedy(found: Comparison) -> str:
         return " and then ".join(f"invoke replace-member {name}" for name in found.differing)
     if found.compared < found.voters:
         return (
-            f"{found.compared} of {found.voters} voters could be compared, and no majority agrees: "
-            "start the others (invoke deploy-etcd), then run again"
+            f"{found.compared} of {counted(found.voters, 'voter')} could be compared, and no "
+            "majority agrees: start the others (invoke deploy-etcd), then run again"
         )
     return (
         "no majority agrees: compare their data by hand, then invoke restore-etcd FILE, or invoke "

@@ -25,7 +25,7 @@ from provision.etcd.cluster.served_certs import CertificateState, expiry, shown_
 from provision.ids import Id
 from provision.inventory import etcd_releases
 from provision.inventory.resolved import EtcdCluster, EtcdMember
-from provision.text import size
+from provision.text import counted, size
 
 __all__ = [
     "ClusterHealth",
@@ -327,7 +327,7 @@ def verify_write(
     ):
         problems = [p for found in pool.map(write, members) for p in found]
     if problems:
-        names = f"{len(problems)} of {len(members)} etcd members"
+        names = f"{len(problems)} of {counted(len(members), 'etcd member')}"
         raise Unhealthy(f"no quorum write through {names}", problems, id=problems[0].id)
 
 

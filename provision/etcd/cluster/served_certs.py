@@ -16,6 +16,7 @@ from provision.errors import Problem, ProvisionError, UsageError
 from provision.etcd.api.values import Endpoint
 from provision.etcd.cluster.reach import DIRECT_TIMEOUT, Reach, Route, describe, open_route
 from provision.inventory.resolved import EtcdCluster, EtcdMember
+from provision.text import counted
 
 EXPIRY_WARNING_DAYS = 30
 
@@ -129,7 +130,7 @@ def expiry(where: str, certificate: CertificateState, renew: str, replace: str) 
     return [
         Problem(
             where,
-            f"{which} expires in {left} days, on {when}",
+            f"{which} expires in {counted(left, 'day')}, on {when}",
             renew,
             "warning",
             id="certificate-expiring",

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from provision.etcd.api.values import RegisteredMember
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Machine
+from provision.text import counted, share
 
 NOT_DECLARED = "not in the inventory; address from etcd's list of members"
 
@@ -172,7 +173,7 @@ def obstacle(
         name = move.member.name
         if len(well) < quorum(len(all_of)):
             return (
-                f"only {len(well)} of {len(all_of)} voters are healthy: without a quorum "
+                f"only {share(len(well), len(all_of), 'voter')} healthy: without a quorum "
                 "nothing can be changed"
             )
         if move.kind is ChangeKind.ADD:
@@ -195,8 +196,8 @@ def obstacle(
                 return f"{name} is the last voter: without it there is no cluster"
             if len(well) < quorum(len(all_of)):
                 return (
-                    f"without {name}, {len(well)} of {len(all_of)} voters would be healthy: "
-                    f"no quorum ({quorum(len(all_of))})"
+                    f"without {name}, {len(well)} of {counted(len(all_of), 'voter')} would be "
+                    f"healthy: no quorum ({quorum(len(all_of))})"
                 )
     return ""
 

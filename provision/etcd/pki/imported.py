@@ -27,6 +27,7 @@ from provision.files import read_bytes
 from provision.host.effects import Effect
 from provision.host.facts import HostFacts
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Machine, is_ip
+from provision.text import counted
 
 #: This tool's own key while its certificate is being signed.
 CLIENT_KEY = "client.key.new"
@@ -168,7 +169,7 @@ def own_problems(cluster: EtcdCluster) -> list[Problem]:
         return [Problem(where, error.message, id=error.id)]
     if info.days_left() >= certificates.RENEW_BEFORE_DAYS:
         return []
-    what = f"expires in {info.days_left()} days, on {info.not_after:%Y-%m-%d}"
+    what = f"expires in {counted(info.days_left(), 'day')}, on {info.not_after:%Y-%m-%d}"
     return [Problem(where, what, HOW, "warning", id="certificate-expiring")]
 
 

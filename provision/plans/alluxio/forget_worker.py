@@ -24,7 +24,7 @@ from provision.etcd.api.client import EtcdClient
 from provision.etcd.api.values import KeyValue, LeaseTime
 from provision.etcd.cluster.handle import Etcd
 from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, Inventory
-from provision.text import printable
+from provision.text import counted, printable
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ def forget_stale(inventory: Inventory, alluxio: AlluxioCluster, etcd: Etcd, coun
     if len(found) != count:
         which = ", ".join(found[:20]) + (", ..." if len(found) > 20 else "")
         raise UsageError(
-            f"{_count(len(found), 'id is', 'ids are')} stale, not {count}; nothing was removed"
+            f"{counted(len(found), 'id is', 'ids are')} stale, not {count}; nothing was removed"
             + (f": {which}" if found else ""),
             id="changed-meanwhile",
         )
@@ -112,7 +112,7 @@ def require_not_live(
     if not problems:
         return
     raise PreflightFailed(
-        f"{_count(len(problems), 'id is', 'ids are')} live: a live worker's registration is "
+        f"{counted(len(problems), 'id is', 'ids are')} live: a live worker's registration is "
         "never removed",
         problems,
         id="registration-live",
@@ -186,7 +186,7 @@ def _forgetting(
         for worker in alluxio.workers
         if is_at(worker, seen.authorized[worker_id]) and worker_id not in gone
     ]
-    title = f"remove {_count(len(calls), 'registration', 'registrations')}"
+    title = f"remove {counted(len(calls), 'registration')}"
     steps = (Step(title, calls=calls),) if calls else ()
     return Removal(Plan(command, inventory.cluster, steps, tuple(notes)), files)
 
@@ -256,7 +256,3 @@ def _full_id(given: str) -> str:
         if re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", bare)
         else bare
     )
-
-
-def _count(number: int, one: str, many: str) -> str:
-    return f"{number} {one if number == 1 else many}"

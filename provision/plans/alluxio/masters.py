@@ -38,6 +38,7 @@ from provision.plans.alluxio import start_workers, worker_preflight
 from provision.plans.alluxio.start_workers import POLL_SECONDS, WorkersState
 from provision.ssh import answers
 from provision.ssh.session import Fleet, Session
+from provision.text import counted, share
 
 #: Seconds for a connection to a master, and for its web server to begin its answer.
 CONNECT_SECONDS = 2.0
@@ -285,7 +286,7 @@ def _unanswering(
 ) -> Unhealthy:
     logs = start_workers.last_lines(fleet, [m.machine for m in missing], unit=MASTER_UNIT)
     return Unhealthy(
-        f"{len(missing)} of {len(masters)} masters are not healthy",
+        f"{share(len(missing), len(masters), 'master')} not healthy",
         [
             Problem(
                 f"{m.name} ({m.machine.host})",
@@ -312,9 +313,13 @@ def _silent(
 def _without_primary(fleet: Fleet, alluxio: AlluxioCluster) -> Unhealthy:
     silent = _silent(fleet, alluxio, alluxio.masters)
     count, quorum = len(alluxio.masters), len(alluxio.masters) // 2 + 1
-    what = f"none of {count} masters answers as the primary; an election needs {quorum} of them"
+    what = (
+        f"none of {counted(count, 'master')} answers as the primary; an election needs {quorum} "
+        "of them"
+    )
     if silent:
-        what += f", and {', '.join(m.name for m in silent)} do not listen"
+        do = "does" if len(silent) == 1 else "do"
+        what += f", and {', '.join(m.name for m in silent)} {do} not listen"
     problem = Problem("alluxio.masters", what, "invoke logs NAME says why", id="master-no-primary")
     return Unhealthy("the masters have no primary", [problem], id="master-no-primary")
 
@@ -332,8 +337,8 @@ def _can_miss(alluxio: AlluxioCluster, fleet: Fleet, masters: Sequence[AlluxioMa
             names = ", ".join(m.name for m in silent)
             problem = Problem(
                 "alluxio.masters",
-                f"without {masters[0].name} too few are left for an election: {names} does not"
-                " listen",
+                f"without {masters[0].name} too few are left for an election: {names} "
+                f"{'does' if len(silent) == 1 else 'do'} not listen",
                 f"invoke start-masters {silent[0].name}",
                 id="master-no-primary",
             )
@@ -347,7 +352,7 @@ def _can_miss(alluxio: AlluxioCluster, fleet: Fleet, masters: Sequence[AlluxioMa
 def _healthy(alluxio: AlluxioCluster, fleet: Fleet, masters: Sequence[AlluxioMaster]) -> Gate:
     seconds = alluxio.start_timeout
     return Gate(
-        f"{len(masters)} in the journal group, and one master is the primary",
+        f"{counted(len(masters), 'master')} in the journal group, and one master is the primary",
         lambda: require_healthy(fleet, alluxio, masters, seconds),
     )
 

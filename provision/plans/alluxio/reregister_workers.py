@@ -57,7 +57,7 @@ class Watch:
         self._absent: set[Machine] = set()
         self._notes: tuple[Problem, ...] = ()
         self._lost: Sequence[AlluxioWorker] = ()
-        title = "it is known which workers have lost their registration; they are restarted next"
+        title = "etcd says which workers have lost their registration; they are restarted next"
         self.step = Step("look for workers without a registration", after=Gate(title, self._look))
 
     def plan(self, command: str) -> Plan:

@@ -25,7 +25,7 @@ from provision.host.resources import File, Identity
 from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, Inventory, Machine
 from provision.plans.alluxio import forget_worker, moved, start_workers, stop_workers
 from provision.ssh.session import Fleet
-from provision.text import printable
+from provision.text import counted, printable
 
 COMMAND = "restart-workers"
 #: The commands that note on the hosts which workers they restart.
@@ -229,5 +229,6 @@ def _resumed(
     left: Sequence[AlluxioWorker], facts: Mapping[Machine, HostFacts], others: int
 ) -> Problem:
     since = printable(noted(facts[left[0].machine]).partition(" ")[2], 100)
-    what = f"continues the run of {since}: {len(left)} workers are left, {others} are done"
+    rest = counted(len(left), "worker is", "workers are")
+    what = f"continues the run of {since}: {rest} left, {others} done"
     return Problem(COMMAND, what, "--afresh restarts all of them", "warning", id="run-resumed")

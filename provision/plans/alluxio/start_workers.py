@@ -34,7 +34,7 @@ from provision.inventory import sizes
 from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, Inventory, Machine
 from provision.plans.alluxio import join_conflict, moved, worker_preflight
 from provision.ssh.session import Fleet, Session
-from provision.text import number, printable_lines
+from provision.text import counted, number, printable_lines, share
 
 #: Room for a release, in sizes of its tarball: unpacked it takes about two, and for a moment the
 #: tarball lies beside it.
@@ -333,7 +333,7 @@ def require_live(
                 why = (f" after {patience} s" if patience else "") + why
             if late or why:
                 raise Unhealthy(
-                    f"{len(missing)} of {len(chosen)} workers are not live{why}",
+                    f"{share(len(missing), len(chosen), 'worker')} not live{why}",
                     _why(alluxio, etcd, missing),
                     id="worker-not-live",
                 )
@@ -389,8 +389,9 @@ class _Listeners:
             why = self._crashes.told(self._waiting)
         if late or why:
             logs = last_lines(self._fleet, [w.machine for w in self._waiting if w.name in seen])
+            registered = share(len(self._waiting), self._count, "worker")
             raise Unhealthy(
-                f"{len(self._waiting)} of {self._count} workers are registered, but not ready{why}",
+                f"{registered} registered, but not ready{why}",
                 [
                     *problems,
                     *(
@@ -494,9 +495,12 @@ class RegistrationGate:
         self._alluxio, self._etcd = alluxio, etcd
         self._workers, self._done = workers, tuple(done)
         self._stale: dict[str, int] = {}
-        self.before = Gate("remember which workers are registered now", self._note)
+        asked = "etcd says which workers are registered now" if alluxio.membership.in_etcd else ""
+        still = f"{named(self._done)} still live" if done else ""
+        title = "; ".join(filter(None, (still, asked)))
+        self.before = Gate(title, self._note) if title else None
         there = "registered and ready" if alluxio.membership.in_etcd else "answering"
-        self.after = Gate(f"{len(workers)} {there}", self._wait)
+        self.after = Gate(f"{counted(len(workers), 'worker')} {there}", self._wait)
 
     def _note(self) -> None:
         given = self._alluxio, self._etcd

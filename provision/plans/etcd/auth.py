@@ -39,6 +39,7 @@ from provision.plans.alluxio import moved, start_workers
 from provision.plans.etcd import logins
 from provision.plans.etcd.state import other_clusters
 from provision.plans.etcd.state.other_clusters import Harm, Others
+from provision.text import counted
 
 ROOT = "root"
 _REFUSED = ": etcd will refuse them until they have their own login"
@@ -316,7 +317,7 @@ def _workers(
     as_root = replace(alluxio, etcd_login=AlluxioEtcd())
     if moving := moved.left_to_start_workers(as_root, etcd, ours, seen):
         raise PreflightFailed(
-            f"the address of {len(moving)} workers changes",
+            f"the address of {counted(len(moving), 'worker')} changes",
             list(moving.values()),
             id="worker-address-changing",
         )

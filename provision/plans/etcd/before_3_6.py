@@ -159,6 +159,7 @@ def script(cluster: EtcdCluster, member: EtcdMember, release: str) -> str:
     as_user = f"""\
 from=$1 to=$2
 need=$(du -ck "$from/wal" "$from"/snap/*.snap 2>/dev/null | tail -n 1 | cut -f 1)
+[ -n "$need" ] || {{ echo "the size of the log is not known"; exit 0; }}
 need=$((need + {_SPARE >> 10}))
 free=$(df -Pk "$to" | awk 'END {{ print $4 }}')
 [ "$free" -ge "$need" ] || {{ echo "room free=$free need=$need"; exit 0; }}

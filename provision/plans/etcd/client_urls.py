@@ -151,7 +151,7 @@ def _nobody_new(gate: Gate, inventory: Inventory, etcd: Etcd, options: Options) 
             problem = Problem(etcd.cluster.name, found, REPEAT, id="client-url-former")
             raise Unhealthy("the former client URLs stay", [problem], id="client-url-former")
 
-    return Gate(f"{gate.title}; no other cluster may use the former URLs", check)
+    return Gate(f"{gate.title}; etcd shows no other cluster that uses the former URLs", check)
 
 
 def _every(urls: Mapping[str, Sequence[str]]) -> str:

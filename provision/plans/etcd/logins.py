@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from provision.errors import Problem
 from provision.inventory.resolved import AlluxioCluster, EtcdCluster
+from provision.text import counted
 
 #: Seconds of one core for a login at etcd's default cost; each step more doubles them. Measured:
 #: 0.05 s; an older processor, or one that others use, takes longer.
@@ -40,9 +41,9 @@ def note(
         return None
     return Problem(
         "etcd.auth",
-        f"{count} workers log in again, at most {fitting} at a time; with bcrypt-cost "
-        f"{_cost(cluster)} this takes every member some {seconds(cluster, count):.0f} s of a core, "
-        f"and a lease lasts {lease} s",
+        f"{counted(count, 'worker logs', 'workers log')} in again, at most {fitting} at a time; "
+        f"with bcrypt-cost {_cost(cluster)} this takes every member some "
+        f"{seconds(cluster, count):.0f} s of a core, and a lease lasts {lease} s",
         "set a smaller bcrypt-cost in etcd.settings and run invoke deploy-etcd before",
         "warning",
         id="logins-slow",

@@ -419,7 +419,10 @@ def _versions(
     if observed.running is None:
         raise PreflightFailed(
             "the cluster is not running",
-            observed.health.problems,
+            [
+                *observed.health.problems,
+                Problem("etcd", "is not running", "invoke deploy-etcd", id="etcd-not-running"),
+            ],
             id="etcd-not-running",
         )
     declared = declared_moves(cluster, observed, ())

@@ -39,7 +39,7 @@ from provision.host.ownership import owner
 from provision.host.resources import Certificate, File
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory, is_ip
 from provision.ssh.session import Fleet
-from provision.text import printable
+from provision.text import counted, printable
 
 MANIFEST = "manifest.json"
 SCHEMA: Literal["alluxio-provision/csrs/1"] = "alluxio-provision/csrs/1"
@@ -198,7 +198,11 @@ def export(
     if not wanted or _has_all(to, cluster, made.wanted, keys):
         return Plan("export-csrs", cluster.name)
     here = (Effect.HERE,)
-    calls = [Action(f"write {len(wanted)} requests and {MANIFEST} into {to}", made.write, here)]
+    calls = [
+        Action(
+            f"write {counted(len(wanted), 'request')} and {MANIFEST} into {to}", made.write, here
+        )
+    ]
     if own:
         calls.insert(0, Action("make this tool's own key and request", made.make_own, here))
     steps = [Step("make keys and requests on the hosts", tuple(hosts))] if hosts else []

@@ -17,7 +17,7 @@ from provision.etcd.cluster import gates, hashes, health
 from provision.etcd.cluster.handle import Etcd
 from provision.etcd.cluster.hashes import Comparison
 from provision.etcd.cluster.health import ClusterHealth
-from provision.text import size
+from provision.text import counted, size
 
 #: The kinds of alarm in etcd (``AlarmType`` of its ``rpc.proto``).
 KINDS = ("CORRUPT", "NOSPACE")
@@ -123,7 +123,8 @@ def _differing(seen: ClusterHealth, found: Comparison) -> list[Problem]:
         return []  # there is no other member
     if found.equal:
         away = ", ".join(_name(r) for r in voters if not seen.is_member_healthy(r.name))
-        what = f"alarm CORRUPT: {found.compared} of {len(voters)} voters could be compared"
+        could = f"{found.compared} of {counted(len(voters), 'voter')} could be compared"
+        what = f"alarm CORRUPT: {could}"
         remedy = f"start the other members first ({away}): invoke deploy-etcd"
         if not away:  # during an upgrade: see hashes
             remedy = "their releases differ, and so may their hashes: see etcdctl alarm disarm"

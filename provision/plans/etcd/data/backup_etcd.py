@@ -29,7 +29,7 @@ from provision.etcd.member.backups import STAMP
 from provision.files import make_folder, read_text, require_regular
 from provision.host.effects import Effect
 from provision.inventory.resolved import EtcdMember, Inventory
-from provision.text import size
+from provision.text import counted, size
 
 #: bbolt writes whole pages, and etcd appends a sha256. So the remainder of the size shows whether
 #: the file is whole.
@@ -265,7 +265,7 @@ def check(path: Path) -> str:
     if length <= DIGEST or length % PAGE != DIGEST:
         raise _bad(
             path,
-            f"is not a complete etcd snapshot: {length} bytes",
+            f"is not a complete etcd snapshot: {counted(length, 'byte')}",
             "use a file of backup-etcd or etcdctl snapshot save, not a copy of member/snap/db",
         )
     if tail != body.digest():
@@ -326,8 +326,8 @@ def _prove(
             id="changed-meanwhile",
         )
     if restored_data != live_data:
-        what = f"{restored_data[0]} keys with hash {restored_data[1].hash:08x}"
-        other = f"{live_data[0]} keys with hash {live_data[1].hash:08x}"
+        what = f"{counted(restored_data[0], 'key')} with hash {restored_data[1].hash:08x}"
+        other = f"{counted(live_data[0], 'key')} with hash {live_data[1].hash:08x}"
         raise Unhealthy(
             f"the backup is not good: at revision {status.revision} it restores to {what}, but "
             f"{source.name} has {other}",
@@ -376,7 +376,7 @@ def _bad(path: Path, what: str, remedy: str) -> PreflightFailed:
 def describe(backup: Backup) -> str:
     """The backup in one line."""
     return (
-        f"{backup.path}: revision {backup.revision}, {backup.keys} keys, {size(backup.size)}, "
-        f"sha256 {backup.sha256}; verified: restored into a scratch member beside {backup.member}"
-        f" with the same keys and hash ({backup.seconds:.1f} s)"
+        f"{backup.path}: revision {backup.revision}, {counted(backup.keys, 'key')}, "
+        f"{size(backup.size)}, sha256 {backup.sha256}; verified: restored into a scratch member "
+        f"beside {backup.member} with the same keys and hash ({backup.seconds:.1f} s)"
     )

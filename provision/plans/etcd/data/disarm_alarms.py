@@ -11,7 +11,7 @@ from provision.etcd.cluster import health
 from provision.etcd.cluster.handle import Etcd
 from provision.etcd.cluster.health import ClusterHealth
 from provision.plans.etcd.data import alarms, defrag_etcd
-from provision.text import size
+from provision.text import share, size
 
 
 def plan(etcd: Etcd) -> Plan:
@@ -34,7 +34,7 @@ def plan(etcd: Etcd) -> Plan:
         calls.append(replace(call, what=f"disarm {kind} ({_cause(seen, kind)}; {_named(named)})"))
     if problems:
         raise Unhealthy(
-            f"{len(kinds) - len(calls)} of {len(kinds)} kinds of alarm are not solved yet",
+            f"{share(len(kinds) - len(calls), len(kinds), 'alarm')} not solved yet",
             problems,
             id="alarm-raised",
         )

@@ -30,10 +30,12 @@ from provision.host.ownership import owner
 from provision.host.resources import File
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Machine
 from provision.plans.etcd.data import alarms, restore_etcd
-from provision.text import number
+from provision.text import number, size
 
 #: Seconds for the chosen member to become a cluster of its own.
 FORCED_WITHIN = 120
+#: The label of how many KiB the data has.
+_SIZE = "kilobytes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,7 +271,7 @@ def _probe(cluster: EtcdCluster, member: EtcdMember) -> Probe:
         disks=(member.data_dir,),
         commands={
             "status": status,
-            "bytes": f"du -sb {shlex.quote(member.data_dir)}/member | cut -f 1",
+            _SIZE: f"du -sk {shlex.quote(member.data_dir)}/member 2>/dev/null | cut -f 1",
         },
     )
 
@@ -291,16 +293,17 @@ def _fit(cluster: EtcdCluster, chosen: EtcdMember, facts: HostFacts) -> None:
             id="recovery-source-unfit",
         )
     else:
-        needed = number(facts.commands.get("bytes", "").strip()) or 0
+        kilobytes = number(facts.commands.get(_SIZE, "").strip())
         disk = facts.disks.get(chosen.data_dir)
-        if disk is None or disk.available > needed + (64 << 20):
+        if kilobytes is None:
+            what = f"du does not say how large {chosen.data_dir}/member is, which is to be copied"
+            remedy = f"try it there by hand: du -sk {chosen.data_dir}/member"
+            problem = Problem(where, what, remedy, id="recovery-source-unfit")
+        elif disk is None or disk.available > (kilobytes << 10) + (64 << 20):
             return
-        problem = Problem(
-            where,
-            f"{chosen.data_dir} has no room for a copy of its data ({needed} bytes)",
-            "free space there",
-            id="disk-full",
-        )
+        else:
+            what = f"{chosen.data_dir} has no room for a copy of its data ({size(kilobytes << 10)})"
+            problem = Problem(where, what, "free space there", id="disk-full")
     raise PreflightFailed(
         f"the data of {chosen.name} cannot be used for the recovery",
         [problem],

@@ -43,7 +43,7 @@ from provision.inventory.resolved import EtcdCluster, EtcdMember, Machine
 from provision.plans.etcd.data import alarms, backup_etcd, snapshot_proof
 from provision.plans.etcd.data.snapshot_proof import Proof
 from provision.ssh.session import Session, failures
-from provision.text import number, printable, size
+from provision.text import counted, number, printable, size
 
 #: Room in sizes of the file: the uploaded file, the restored database, and its write-ahead log.
 ROOM, WAL_BYTES = 2, 140 << 20
@@ -477,7 +477,9 @@ def _send(etcd: Etcd, observed: RestoreState, members: list[EtcdMember]) -> None
 
     if problems := failures(etcd.fleet.map(work, list(by_machine))):
         raise ChangeFailed(
-            f"{len(problems)} of {len(members)} uploads failed", problems, id="change-failed"
+            f"{len(problems)} of {counted(len(members), 'upload')} failed",
+            problems,
+            id="change-failed",
         )
 
 

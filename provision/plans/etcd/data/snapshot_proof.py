@@ -33,7 +33,7 @@ from provision.etcd.cluster import scratch
 from provision.etcd.cluster.handle import Etcd
 from provision.inventory.resolved import EtcdMember, Inventory
 from provision.plans.etcd.data import backup_etcd
-from provision.text import printable
+from provision.text import counted, printable
 
 #: How many clusters of a snapshot a line names.
 NAMED = 20
@@ -82,8 +82,8 @@ class Proof:
             found += f" and {len(self.clusters) - NAMED} more"
         return (
             f"the snapshot is proven: a scratch member beside {self.member} has served its "
-            f"{self.keys} keys at revision {self.revision}; Alluxio clusters in it: {found}; "
-            f"authentication is {'on' if self.auth else 'off'} in it"
+            f"{counted(self.keys, 'key')} at revision {self.revision}; Alluxio clusters in it: "
+            f"{found}; authentication is {'on' if self.auth else 'off'} in it"
         )
 
 
@@ -186,8 +186,10 @@ def _prove(etcd: Etcd, member: EtcdMember, file: Path, sha256: str, workers: Log
         client.hash_kv()  # reads the history, too
         given = _Given(member, file.stat().st_size)
         keys, names = _read_all(client, given, etcd.cluster.name.encode())
-        if keys != (counted := client.count()):
-            raise _unproven(file, f"the scratch member counts {counted} keys and gives {keys}")
+        if keys != (total := client.count()):
+            raise _unproven(
+                file, f"the scratch member counts {counted(total, 'key')} and gives {keys}"
+            )
         _require_text(client, file, _Given(member, given.size))
     shown = tuple(sorted(printable(n, registrations.ID_LIMIT) for n in names))
     return Proof(member.name, status.revision, keys, shown, auth, accepted)

@@ -31,6 +31,7 @@ from provision.host.ownership import owner
 from provision.host.resources import File
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Machine
 from provision.plans.etcd.data import alarms, restore_etcd
+from provision.text import counted
 
 COMMAND = "undo"
 _FOLDERS = "folders"
@@ -324,7 +325,7 @@ def _notes(cluster: EtcdCluster, observed: UndoState) -> tuple[Problem, ...]:
     writes = "an unknown number of writes"
     if observed.revision is not None and observed.since is not None:
         count = max(0, observed.revision - observed.since)
-        writes = f"{count} revisions, from {observed.since} to {observed.revision}"
+        writes = f"{counted(count, 'revision')}, from {observed.since} to {observed.revision}"
     return (
         Problem(
             cluster.name,

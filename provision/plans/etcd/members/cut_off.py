@@ -73,7 +73,7 @@ def ask(
         except PreflightFailed as error:
             raise Unhealthy(error.message, error.problems, id=error.id) from error
 
-    asking = Gate("no other cluster may be cut off", nobody_new)
+    asking = Gate("etcd shows no other cluster that this cuts off", nobody_new)
     return [_after(asking, s) if Effect.CLIENTS in s.effects else s for s in steps], notes
 
 

@@ -25,7 +25,7 @@ from provision.etcd.member import desired, layout
 from provision.host import gather, safely
 from provision.host.facts import HostFacts, Probe
 from provision.inventory.resolved import EtcdMember, Inventory, Machine
-from provision.text import printable
+from provision.text import counted, printable
 
 #: The operator's word, with a name, that no other cluster needs the etcd.
 UNKNOWN = "--other-clusters-unknown"
@@ -300,7 +300,7 @@ def _counted(name: str, count: int | None) -> str:
 
 
 def _workers(count: int | None) -> str:
-    return "perhaps with live workers" if count is None else f"{count} live workers"
+    return "perhaps with live workers" if count is None else counted(count, "live worker")
 
 
 def _told(others: Others, live: Collection[str], harm: Harm) -> list[Problem]:
@@ -319,7 +319,7 @@ def _told(others: Others, live: Collection[str], harm: Harm) -> list[Problem]:
 
 
 def _live(name: str, count: int | None, harm: Harm) -> Problem:
-    has = "perhaps has live workers" if count is None else f"has {count} live workers"
+    has = "perhaps has live workers" if count is None else f"has {counted(count, 'live worker')}"
     remedy = harm.remedy.format(name)
     return Problem(f"cluster {name}", f"{has} {harm.what}", remedy, id="other-clusters-live")
 
