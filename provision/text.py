@@ -6,7 +6,7 @@ import functools
 import json
 import math
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from typing import Any, NoReturn
 
 #: How many characters of a value in an unknown form are kept.
@@ -98,9 +98,14 @@ def counted(number: int, one: str, many: str = "") -> str:
     return f"{number} {one if number == 1 else many or one + 's'}"
 
 
-def share(number: int, of: int, one: str, verb: tuple[str, str] = ("is", "are")) -> str:
-    """``number`` of so many, and what they do: ``1 of 3 hosts is``, ``2 of 3 hosts are``."""
-    return f"{number} of {counted(of, one)} {verb[number != 1 != of]}"
+def verb(names: Sized, one: str = "is", many: str = "are") -> str:
+    """What so many do: ``w1 is``, ``w1, w2 are``."""
+    return one if len(names) == 1 else many
+
+
+def share(number: int, of: int, one: str) -> str:
+    """``number`` of so many: ``1 of 3 hosts is``, ``2 of 3 hosts are``."""
+    return f"{number} of {counted(of, one)} {'is' if 1 in (number, of) else 'are'}"
 
 
 def _refuse(constant: str) -> NoReturn:

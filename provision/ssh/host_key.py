@@ -12,6 +12,7 @@ from provision.ssh.host_certificate import fault
 from provision.ssh.known_hosts import HostKey, Known
 from provision.ssh.refused import Refused
 from provision.ssh.route import Hop
+from provision.text import verb
 
 State = Literal["new", "changed", "revoked"]
 _IDS: dict[State, Id] = {
@@ -56,7 +57,7 @@ def require_known(hop: Hop, known: Known, key: paramiko.PKey) -> HostKey:
         raise KeyRefused(*_changed(its, same, known.name), "changed", shown, same)
     what = "the host key is not in known_hosts"
     if known.kinds:
-        what += f": it is {shown.kind}, and only {', '.join(known.kinds)} is known"
+        what += f": it is {shown.kind}, and only {', '.join(known.kinds)} {verb(known.kinds)} known"
     elif known.authorities:
         what += f": it has a certificate, but {why}" if why else ": it has no certificate"
     remedy = "compare and add the keys of all hosts: invoke trust-hosts"

@@ -125,7 +125,7 @@ def test_all_listen_and_none_is_the_primary(
     doubles[2].stop()
     with pytest.raises(Unhealthy) as caught:
         masters.require_healthy(fleet, alluxio, alluxio.masters[:1])
-    assert caught.value.problems[0].what.endswith("2 of them, and m2 do not listen")
+    assert caught.value.problems[0].what.endswith("2 of them, and m2 does not listen")
 
 
 def test_a_master_that_has_not_joined(found: tuple[AlluxioCluster, list[Double], Fleet]) -> None:

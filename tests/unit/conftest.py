@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gc
 import os
+import tempfile
 from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -109,3 +110,14 @@ def _looking(given: Callable[..., Any]) -> Callable[..., Any]:
 
 gather.gather_facts.looks = gather.require_facts.looks = True  # type: ignore[attr-defined]
 gather.__class__ = _Strict
+
+
+@pytest.fixture
+def open_path() -> Iterator[Path]:
+    """A folder that every user may enter, as a service enters its own.
+
+    Every session of pytest closes the folder above ``tmp_path`` to other users.
+    """
+    with tempfile.TemporaryDirectory(prefix="alxp-") as made:
+        Path(made).chmod(0o755)
+        yield Path(made)

@@ -93,7 +93,7 @@ def test_static_has_one_port_for_all(alluxio: AlluxioCluster) -> None:
     several = (builders.worker("w1"), builders.worker("w2", port=31000))
     odd = replace(alluxio, membership=MembershipType.STATIC, workers=several)
     (warning,) = client_config.of(odd).warnings
-    assert warning.what.startswith("w2 have another RPC port than 29999")
+    assert warning.what.startswith("w2 has another RPC port than 29999")
     assert client_config.of(replace(odd, membership=MembershipType.ETCD)).warnings == ()
 
 

@@ -732,7 +732,7 @@ RULES: dict[str, Case] = {
             ("{package: true}", "{path: /dev/null, sha256: " + 64 * "0" + "}"),
             ("  members:", "  settings: {enable-v2: true}\n  members:"),
         ],
-        *("5:14", E, "would ignore it", "etcd 3.4, 3.5 has it, but etcd 3.6 does not"),
+        *("5:14", E, "would ignore it", "etcd 3.4, 3.5 have it, but etcd 3.6 does not"),
     ),
     "words that YAML 1.1 had": (
         [

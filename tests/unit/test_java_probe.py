@@ -8,8 +8,6 @@ import pwd
 import shlex
 import shutil
 import subprocess
-import tempfile
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -50,30 +48,19 @@ int main(int n, char **words) {
 """
 
 
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """A folder that the user nobody, who is asked, may enter.
-
-    Every other session of pytest closes the folder above ``tmp_path`` again.
-    """
-    with tempfile.TemporaryDirectory(prefix="alxp-") as made:
-        Path(made).chmod(0o755)
-        yield Path(made)
-
-
-def jdk(folder: Path, release: bytes | None) -> Path:
-    home = folder / "jdk"
+def jdk(open_path: Path, release: bytes | None) -> Path:
+    home = open_path / "jdk"
     (home / "bin").mkdir(parents=True)
     if release is not None:
         (home / "release").write_bytes(release)
     return home
 
 
-def asked(home: Path, folder: Path) -> HostFacts:
+def asked(home: Path, open_path: Path) -> HostFacts:
     commands = java.probe_commands(str(home), "nobody")
     probe = Probe(resources=java.files(str(home)), commands=commands)
     text = script(probe).replace("timeout -k 2 20", "timeout -k 2 2")
-    return parse(hosts.shell(text, folder), "here")
+    return parse(hosts.shell(text, open_path), "here")
 
 
 def found(home: Path, seen: HostFacts) -> list[str]:
@@ -88,10 +75,10 @@ def found(home: Path, seen: HostFacts) -> list[str]:
 @pytest.mark.parametrize("kind", RELEASES)
 @pytest.mark.parametrize("runs", [True, False])
 def test_a_java_whose_release_file_names_no_version_is_asked(
-    runs: bool, kind: str, folder: Path
+    runs: bool, kind: str, open_path: Path
 ) -> None:
     release, names = RELEASES[kind]
-    home = jdk(folder, release)
+    home = jdk(open_path, release)
     program = home / "bin/java"
     subprocess.run(["cc", "-x", "c", "-o", program, "-"], input=JAVA, text=True, check=True)
     with contextlib.ExitStack() as stack:
@@ -101,7 +88,7 @@ def test_a_java_whose_release_file_names_no_version_is_asked(
                 subprocess.Popen([program], user="nobody", group=group, extra_groups=[])
             )
             stack.callback(process.kill)
-        seen = asked(home, folder)
+        seen = asked(home, open_path)
     assert (seen.commands["java"].strip() == java.RUNS) is (runs and names is not None)
     used = names if runs and names else 11
     said = [] if used in (8, 11) else [f"Java is {used}, but Alluxio 313 needs 8 or 11"]
@@ -110,13 +97,15 @@ def test_a_java_whose_release_file_names_no_version_is_asked(
 
 @pytest.mark.process
 @pytest.mark.parametrize("is_others", [True, False])
-def test_root_reads_no_release_file_that_others_can_replace(is_others: bool, folder: Path) -> None:
-    home = jdk(folder, b'JAVA_VERSION="11.0.2"\n')
+def test_root_reads_no_release_file_that_others_can_replace(
+    is_others: bool, open_path: Path
+) -> None:
+    home = jdk(open_path, b'JAVA_VERSION="11.0.2"\n')
     home.chmod(0o777 if is_others else 0o755)
     release = str(home / "release")
     command = Command("echo asked", roots=True, unless=f"names {release} {shlex.quote('^JAVA')}")
     probe = Probe(resources=java.files(str(home)), commands={"java": command})
-    said = parse(hosts.shell(script(probe), folder), "here").commands["java"]
+    said = parse(hosts.shell(script(probe), open_path), "here").commands["java"]
     assert said.strip() == ("asked" if is_others else "")
 
 
@@ -132,29 +121,29 @@ def test_root_reads_no_release_file_that_others_can_replace(is_others: bool, fol
     ],
 )
 def test_a_java_without_a_version_is_not_called_none(
-    body: str | None, what: str, folder: Path
+    body: str | None, what: str, open_path: Path
 ) -> None:
-    home = jdk(folder, None)
+    home = jdk(open_path, None)
     if body is not None:
         (home / "bin/java").write_text(f"#!/bin/sh\n{body}\n")
         (home / "bin/java").chmod(0o755)
-    assert found(home, asked(home, folder)) == [what.format(home=home)]
+    assert found(home, asked(home, open_path)) == [what.format(home=home)]
 
 
 @pytest.mark.process
-def test_a_java_that_the_service_cannot_run(folder: Path) -> None:
-    home = jdk(folder, b'JAVA_VERSION="11.0.2"\n')
+def test_a_java_that_the_service_cannot_run(open_path: Path) -> None:
+    home = jdk(open_path, b'JAVA_VERSION="11.0.2"\n')
     (home / "bin/java").write_text("#!/bin/sh\n")
     (home / "bin/java").chmod(0o700)
     said = f"a JDK 11 is at {home}, but user alluxio cannot run its java"
-    assert found(home, asked(home, folder)) == [said]
+    assert found(home, asked(home, open_path)) == [said]
 
 
 @pytest.mark.process
 @pytest.mark.parametrize("noted", [True, False])
 @pytest.mark.parametrize("runs", [True, False])
-def test_a_java_that_runs_is_not_started_again(runs: bool, noted: bool, folder: Path) -> None:
-    home = folder / "jdk"
+def test_a_java_that_runs_is_not_started_again(runs: bool, noted: bool, open_path: Path) -> None:
+    home = open_path / "jdk"
     (home / "bin").mkdir(parents=True)
     program = home / "bin/java"  # what it says to -version is an error
     shutil.copy(shutil.which("sleep", path="/usr/bin:/bin") or "/bin/sleep", program)
@@ -170,10 +159,10 @@ def test_a_java_that_runs_is_not_started_again(runs: bool, noted: bool, folder: 
         with subprocess.Popen(
             [program, "60"], user="nobody", group=group, extra_groups=[]
         ) as process:
-            said = parse(hosts.shell(text, folder), "here").commands
+            said = parse(hosts.shell(text, open_path), "here").commands
             process.kill()
     else:
-        said = parse(hosts.shell(text, folder), "here").commands
+        said = parse(hosts.shell(text, open_path), "here").commands
     assert (said["java"].strip() == java.RUNS) is (runs and noted)
     # It runs: so it is one for this C library.
     told = said[java.GLIBC].startswith("glibc 2.") or not shutil.which("getconf")

@@ -58,33 +58,33 @@ def run_aside(data: Path, new: Path, *, lines: int | None = None) -> int:
 
 
 @pytest.mark.process
-def test_old_data_is_kept_beside_the_new(tmp_path: Path) -> None:
-    (tmp_path / "member").mkdir()
-    (tmp_path / "member" / "old").touch()
-    (tmp_path / "new").mkdir()
-    (tmp_path / "new" / "restored").touch()
-    assert run_aside(tmp_path, tmp_path / "new") == 0
-    kept = tmp_path / f"member.before-restore-{MARK.id}"
-    assert [p.name for p in (tmp_path / "member").iterdir()] == ["restored"]
+def test_old_data_is_kept_beside_the_new(open_path: Path) -> None:
+    (open_path / "member").mkdir()
+    (open_path / "member" / "old").touch()
+    (open_path / "new").mkdir()
+    (open_path / "new" / "restored").touch()
+    assert run_aside(open_path, open_path / "new") == 0
+    kept = open_path / f"member.before-restore-{MARK.id}"
+    assert [p.name for p in (open_path / "member").iterdir()] == ["restored"]
     assert [p.name for p in kept.iterdir()] == ["old"]
 
 
 @pytest.mark.process
-def test_killed_between_the_two_moves_it_goes_on(tmp_path: Path) -> None:
-    (tmp_path / "member").mkdir()
-    (tmp_path / "new").mkdir()
-    assert run_aside(tmp_path, tmp_path / "new", lines=1) == 0
-    assert not (tmp_path / "member").exists()
-    assert run_aside(tmp_path, tmp_path / "new") == 0
-    assert (tmp_path / "member").exists()
+def test_killed_between_the_two_moves_it_goes_on(open_path: Path) -> None:
+    (open_path / "member").mkdir()
+    (open_path / "new").mkdir()
+    assert run_aside(open_path, open_path / "new", lines=1) == 0
+    assert not (open_path / "member").exists()
+    assert run_aside(open_path, open_path / "new") == 0
+    assert (open_path / "member").exists()
 
 
 @pytest.mark.process
-def test_kept_data_is_never_replaced(tmp_path: Path) -> None:
-    kept = tmp_path / f"member.before-restore-{MARK.id}"
-    for path in (tmp_path / "member", tmp_path / "new", kept):
+def test_kept_data_is_never_replaced(open_path: Path) -> None:
+    kept = open_path / f"member.before-restore-{MARK.id}"
+    for path in (open_path / "member", open_path / "new", kept):
         path.mkdir()
         (path / path.name).touch()
-    assert run_aside(tmp_path, tmp_path / "new") != 0
+    assert run_aside(open_path, open_path / "new") != 0
     assert (kept / kept.name).exists()
-    assert (tmp_path / "member" / "member").exists()
+    assert (open_path / "member" / "member").exists()

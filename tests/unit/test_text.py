@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import provision
-from provision.text import counted, printable, share, size
+from provision.text import counted, printable, share, size, verb
 
 #: Where a number is never one: it stands behind a condition.
 NEVER_ONE = {
@@ -82,7 +82,8 @@ def test_one_thing_is_not_called_things() -> None:
     assert share(2, 3, "member") == "2 of 3 members are"
     assert share(0, 3, "member") == "0 of 3 members are"
     assert share(0, 1, "member") == "0 of 1 member is"
-    assert share(1, 2, "disk", ("has", "have")) == "1 of 2 disks has"
+    assert (verb(["w1"]), verb(["w1", "w2"])) == ("is", "are")
+    assert (verb(["w1"], "has", "have"), verb([1, 2], "has", "have")) == ("has", "have")
 
 
 _PLURAL = re.compile(r" (?:[a-z]+ )?[a-z]+s\b(?<! is)(?<! has)(?<!ss)")

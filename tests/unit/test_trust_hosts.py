@@ -5,6 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 from pathlib import Path
+from threading import Barrier
+from typing import cast
 
 import pytest
 
@@ -12,7 +14,10 @@ from provision.alike import folded
 from provision.cli import console
 from provision.errors import Problem, UsageError
 from provision.ssh import trust_file
+from provision.ssh.connect import Connector
 from provision.ssh.known_hosts import HostKey, KnownHosts
+from provision.ssh.route import Hop
+from provision.ssh.scan import Scan, Server
 
 KIND = "ssh-ed25519"
 
@@ -97,3 +102,19 @@ def test_another_cause_on_few_hosts_is_a_line_for_each(
     down = [Problem(f"w{n} (h{n})", f"h{n} is down", id="host-unreachable") for n in range(count)]
     console.problems(down)
     assert len(capsys.readouterr().err.splitlines()) == lines
+
+
+@pytest.mark.parametrize(("hosts", "parallel", "together"), [(4, 20, 4), (4, 2, 2)])
+def test_hosts_are_asked_at_the_same_time(hosts: int, parallel: int, together: int) -> None:
+    """As many as the inventory's ``parallel``: each waits until so many are asked."""
+    meeting = Barrier(together)
+
+    class Asked:
+        def host_key(self, hops: tuple[Hop, ...]) -> HostKey:
+            meeting.wait(30)
+            return key(hops[-1].name)
+
+    names = [f"w{n}" for n in range(hosts)]
+    servers = [Server((n,), (Hop(n, n, 22, "deploy"),), n, jump=False) for n in names]
+    scan = Scan(cast(Connector, Asked()), servers, parallel)
+    assert [f.state for f in scan.round()] == ["known"] * hosts

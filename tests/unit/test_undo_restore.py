@@ -234,19 +234,19 @@ def by_shell(script: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.process
-def test_each_host_says_what_its_folders_hold(tmp_path: Path) -> None:
+def test_each_host_says_what_its_folders_hold(open_path: Path) -> None:
     for n, name in enumerate(("member", OLD, "member.before-restore-x y")):
-        logs = tmp_path / name / "wal"
+        logs = open_path / name / "wal"
         logs.mkdir(parents=True)
         for file in ("0.wal", "1.wal"):
             (logs / file).write_bytes(bytes.fromhex(head(n + 1)) + b"\0" * 4000)
-    (tmp_path / "member/restored-by").write_text(f"{ID}\n")
-    (tmp_path / "member/restored-over").write_text(f" {head(7)[:40]} \n {head(7)[40:]}\n")
-    (tmp_path / "member.before-restore-empty").mkdir()
-    (tmp_path / "member.before-restore-file").touch()
-    member = replace(CLUSTER.members[0], data_dir=str(tmp_path))
+    (open_path / "member/restored-by").write_text(f"{ID}\n")
+    (open_path / "member/restored-over").write_text(f" {head(7)[:40]} \n {head(7)[40:]}\n")
+    (open_path / "member.before-restore-empty").mkdir()
+    (open_path / "member.before-restore-file").touch()
+    member = replace(CLUSTER.members[0], data_dir=str(open_path))
     probe = undo_restore._probe(CLUSTER, member).commands
-    hosts.given(tmp_path)
+    hosts.given(open_path)
     said = by_shell(probe["folders"]).stdout
     found = undo_restore._folders(hosts.facts(commands={"folders": said}))
     assert set(found) == {"member", OLD, "member.before-restore-empty"}
@@ -257,27 +257,27 @@ def test_each_host_says_what_its_folders_hold(tmp_path: Path) -> None:
 
 
 @pytest.mark.process
-def test_a_restore_notes_which_data_it_puts_aside(tmp_path: Path) -> None:
-    member = replace(CLUSTER.members[0], data_dir=str(tmp_path))
-    new = tmp_path / f"restoring-{ID}"
+def test_a_restore_notes_which_data_it_puts_aside(open_path: Path) -> None:
+    member = replace(CLUSTER.members[0], data_dir=str(open_path))
+    new = open_path / f"restoring-{ID}"
     (new / "member").mkdir(parents=True)
     over = new / "member" / restore_etcd.OVER
     text = restore_etcd._note_aside(member, new.name)
 
     def note() -> None:
-        hosts.given(tmp_path)
+        hosts.given(open_path)
         assert by_shell(text).returncode == 0
 
     note()
     assert not over.exists()  # there was no data
-    (tmp_path / "member/wal").mkdir(parents=True)
+    (open_path / "member/wal").mkdir(parents=True)
     note()
     assert over.read_text() == ""  # it has no log
     over.unlink()
-    (tmp_path / "member/wal/0.wal").write_bytes(bytes.fromhex(head(4)) + b"\0" * 400)
+    (open_path / "member/wal/0.wal").write_bytes(bytes.fromhex(head(4)) + b"\0" * 400)
     note()
     assert wal.parse(over.read_text()) == (4, 0xC1)
-    (tmp_path / "member/wal/1.wal").write_bytes(bytes.fromhex(head(5)) + b"\0" * 400)
+    (open_path / "member/wal/1.wal").write_bytes(bytes.fromhex(head(5)) + b"\0" * 400)
     note()
     assert wal.parse(over.read_text()) == (4, 0xC1)  # a second run changes nothing
 
@@ -320,39 +320,39 @@ def contents(data: Path) -> dict[str, list[str]]:
 
 
 @pytest.mark.process
-def test_the_old_data_comes_back_and_the_restored_is_kept(tmp_path: Path) -> None:
-    make(tmp_path, "member", OLD)
-    assert back(tmp_path) == 0
-    assert contents(tmp_path) == {
+def test_the_old_data_comes_back_and_the_restored_is_kept(open_path: Path) -> None:
+    make(open_path, "member", OLD)
+    assert back(open_path) == 0
+    assert contents(open_path) == {
         "member": [OLD],
         "member.before-undo-20260103T000000Z": ["member"],
     }
 
 
 @pytest.mark.process
-def test_killed_between_the_renames_it_goes_on(tmp_path: Path) -> None:
-    make(tmp_path, OLD)
-    assert back(tmp_path) == 0
-    assert contents(tmp_path) == {"member": [OLD]}
+def test_killed_between_the_renames_it_goes_on(open_path: Path) -> None:
+    make(open_path, OLD)
+    assert back(open_path) == 0
+    assert contents(open_path) == {"member": [OLD]}
 
 
 @pytest.mark.process
-def test_other_data_under_the_name_does_not_come_back(tmp_path: Path) -> None:
-    make(tmp_path, "member", OLD)
-    member = replace(CLUSTER.members[0], data_dir=str(tmp_path))
+def test_other_data_under_the_name_does_not_come_back(open_path: Path) -> None:
+    make(open_path, "member", OLD)
+    member = replace(CLUSTER.members[0], data_dir=str(open_path))
     seen = {member.machine: facts("infra1")}
     state = UndoState(seen, replace(RESTORE, command="undo"), "20260103T000000Z", False)
     text = undo_restore._back(member, state).script
-    (tmp_path / OLD / "wal").mkdir()
-    log = tmp_path / OLD / "wal" / "0.wal"
+    (open_path / OLD / "wal").mkdir()
+    log = open_path / OLD / "wal" / "0.wal"
     # What was printed of a log is its beginning, of a fixed length.
     whole = bytes.fromhex(head(1))
     log.write_bytes(bytes.fromhex(head(2)))
-    hosts.given(tmp_path)
+    hosts.given(open_path)
     refused = by_shell(text)
     assert refused.returncode != 0
     assert "is not the data that was looked at" in refused.stderr
-    assert sorted(d.name for d in tmp_path.iterdir()) == ["member", OLD]
+    assert sorted(d.name for d in open_path.iterdir()) == ["member", OLD]
     log.write_bytes(whole)
     assert by_shell(text).returncode == 0
 
@@ -361,11 +361,11 @@ def test_other_data_under_the_name_does_not_come_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "there", [("member",), ("member", OLD, "member.before-undo-20260103T000000Z")]
 )
-def test_nothing_is_moved_where_data_would_be_lost(tmp_path: Path, there: tuple[str, ...]) -> None:
-    make(tmp_path, *there)
-    before = contents(tmp_path)
-    assert back(tmp_path) != 0
-    assert contents(tmp_path) == before
+def test_nothing_is_moved_where_data_would_be_lost(open_path: Path, there: tuple[str, ...]) -> None:
+    make(open_path, *there)
+    before = contents(open_path)
+    assert back(open_path) != 0
+    assert contents(open_path) == before
 
 
 class TestTheEnd:

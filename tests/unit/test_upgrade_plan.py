@@ -730,7 +730,7 @@ def look(
         (look(), "infra2", "3.6.16", ""),
         (look(("infra2",)), "infra2", "3.6.16", ""),
         (look(("infra3",)), "infra2", "3.6.16", "infra3 is not healthy"),
-        (look(("infra1", "infra2", "infra3")), "infra2", "", "infra1, infra3 is not healthy"),
+        (look(("infra1", "infra2", "infra3")), "infra2", "", "infra1, infra3 are not healthy"),
         (look(("infra2",)), None, "", "infra2 is not healthy"),
         (look(alarms={"infra1": ("alarm:NOSPACE",)}), "infra2", "", "alarm NOSPACE is raised"),
         (

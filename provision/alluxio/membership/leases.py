@@ -21,7 +21,7 @@ from provision.etcd.api.errors import EtcdError
 from provision.etcd.api.values import LeaseTime
 from provision.etcd.cluster.handle import Etcd
 from provision.inventory.resolved import AlluxioCluster
-from provision.text import counted
+from provision.text import counted, verb
 
 #: How many leases one look asks for, and how many seconds it may take: each lease needs a request.
 #: 10,000 requests took 2 s with etcd 3.6 on two cores.
@@ -125,8 +125,9 @@ class Wait:
                         raise stuck(worker_id, lease.expired_since, self.remedy)
                 if late:
                     raise Unhealthy(
-                        f"{', '.join(found)} is live after {limit} s: another process keeps its "
-                        "lease alive; nothing was removed from etcd",
+                        f"{', '.join(found)} {verb(found)} live after {limit} s: another process "
+                        f"keeps {verb(found, 'its lease', 'their leases')} alive; nothing was "
+                        "removed from etcd",
                         id="worker-not-stopped",
                     )
                 deadline.pause(POLL_SECONDS)

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from provision.etcd.api.values import RegisteredMember
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Machine
-from provision.text import counted, share
+from provision.text import counted, share, verb
 
 NOT_DECLARED = "not in the inventory; address from etcd's list of members"
 
@@ -179,15 +179,17 @@ def obstacle(
         if move.kind is ChangeKind.ADD:
             if away := sorted(all_of - well):
                 return (
-                    f"{name} cannot be added while {', '.join(away)} is not healthy: start it, or "
-                    f"invoke remove-member {away[0]} first"
+                    f"{name} cannot be added while {', '.join(away)} {verb(away)} not healthy: "
+                    f"start {verb(away, 'it', 'them')}, or invoke remove-member {away[0]} first"
                 )
             all_of.add(name)
             well.add(name)
         elif move.kind is ChangeKind.UPDATE:
             if name in well and all_of - well:
                 away = sorted(all_of - well)
-                return f"{name} cannot be restarted while {', '.join(away)} is not healthy"
+                return (
+                    f"{name} cannot be restarted while {', '.join(away)} {verb(away)} not healthy"
+                )
             well.add(name)
         else:
             all_of.discard(name)

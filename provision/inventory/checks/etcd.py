@@ -6,6 +6,7 @@ import re
 
 from provision.inventory import document, etcd_releases, model, sentences, settings
 from provision.inventory.checks.context import Context
+from provision.text import verb
 
 #: Words for booleans that YAML had up to 1.1.
 _MEANT = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
@@ -260,7 +261,9 @@ def _unknown_setting(context: Context, key: str) -> str | None:
     if not known or key in known:
         return None
     if (others := settings.minors().get(key)) is not None:
-        return f"etcd {', '.join(others)} has it, but etcd {minor} does not"
+        return (
+            f"etcd {', '.join(others)} {verb(others, 'has', 'have')} it, but etcd {minor} does not"
+        )
     return sentences.did_you_mean(key, known) or "etcd --help lists the keys"
 
 

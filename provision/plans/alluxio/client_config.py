@@ -18,7 +18,7 @@ from provision.files import make_folder, read_text, write_whole
 from provision.inventory.model import Scalar, Secret
 from provision.inventory.resolved import AlluxioCluster
 from provision.render import render
-from provision.text import printable
+from provision.text import printable, verb
 
 SITE, WORKERS = "alluxio-site.properties", "workers"
 #: How many names of unknown properties are shown.
@@ -123,7 +123,7 @@ def _one_port(alluxio: AlluxioCluster) -> list[Problem]:
     if not others:
         return []
     what = (
-        f"{', '.join(others[:8])} have another RPC port than {port}: "
+        f"{', '.join(others[:8])} {verb(others, 'has', 'have')} another RPC port than {port}: "
         f"{alluxio.membership} has one port for all workers"
     )
     remedy = "give all workers the same rpc_port, or use ETCD"

@@ -38,7 +38,7 @@ from provision.plans.alluxio import start_workers, worker_preflight
 from provision.plans.alluxio.start_workers import POLL_SECONDS, WorkersState
 from provision.ssh import answers
 from provision.ssh.session import Fleet, Session
-from provision.text import counted, share
+from provision.text import counted, share, verb
 
 #: Seconds for a connection to a master, and for its web server to begin its answer.
 CONNECT_SECONDS = 2.0
@@ -318,8 +318,7 @@ def _without_primary(fleet: Fleet, alluxio: AlluxioCluster) -> Unhealthy:
         "of them"
     )
     if silent:
-        do = "does" if len(silent) == 1 else "do"
-        what += f", and {', '.join(m.name for m in silent)} {do} not listen"
+        what += f", and {', '.join(m.name for m in silent)} {verb(silent, 'does', 'do')} not listen"
     problem = Problem("alluxio.masters", what, "invoke logs NAME says why", id="master-no-primary")
     return Unhealthy("the masters have no primary", [problem], id="master-no-primary")
 
@@ -338,7 +337,7 @@ def _can_miss(alluxio: AlluxioCluster, fleet: Fleet, masters: Sequence[AlluxioMa
             problem = Problem(
                 "alluxio.masters",
                 f"without {masters[0].name} too few are left for an election: {names} "
-                f"{'does' if len(silent) == 1 else 'do'} not listen",
+                f"{verb(silent, 'does', 'do')} not listen",
                 f"invoke start-masters {silent[0].name}",
                 id="master-no-primary",
             )

@@ -28,6 +28,7 @@ from provision.plans.etcd.certificates import enable_peer_tls
 from provision.plans.etcd.members import cut_off, declared_changes, member_plan, member_steps
 from provision.plans.etcd.members.member_steps import MemberChanges
 from provision.plans.etcd.state.observe import EtcdState
+from provision.text import verb
 
 
 def plan(
@@ -180,11 +181,11 @@ def plan(
 def _before_urls_go(observed: EtcdState, later: Sequence[EtcdMember], alarm: _Alarm) -> str:
     """What comes before former client URLs go; empty when nothing does."""
     if later:
-        return f"{', '.join(m.name for m in later)} comes first"
+        return f"{', '.join(m.name for m in later)} {verb(later, 'comes', 'come')} first"
     if alarm.kinds:
         return f"the alarm {' and '.join(sorted(alarm.kinds))} comes first"
     away = [m.member.name for m in observed.health.members if not m.healthy]
-    return f"{', '.join(away)} is not healthy" if away else ""
+    return f"{', '.join(away)} {verb(away)} not healthy" if away else ""
 
 
 def _comes_after_the_urls(moves: Sequence[MemberChange]) -> Problem:

@@ -36,7 +36,7 @@ from provision.plans.etcd import before_3_6, before_3_7
 from provision.plans.etcd.data import backup_etcd
 from provision.plans.etcd.members.declared_changes import declared_moves
 from provision.plans.etcd.state.observe import EtcdState
-from provision.text import document
+from provision.text import document, verb
 
 #: Seconds until the leader has seen all members' versions and raises the cluster's version. It
 #: looks every four seconds (etcd's ``monitorVersionInterval`` is five).
@@ -585,7 +585,7 @@ def _trouble(seen: ClusterHealth, member: EtcdMember | None, release: str = "") 
     if alarms:
         return f"alarm {', '.join(alarms)} is raised"
     others = [name for name in sick if member is None or name != member.name]
-    return f"{', '.join(others)} is not healthy" if others else ""
+    return f"{', '.join(others)} {verb(others)} not healthy" if others else ""
 
 
 def _runs(
