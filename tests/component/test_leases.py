@@ -272,3 +272,32 @@ def test_a_member_that_goes_away_meanwhile(boot: Boot, fleet: Fleet) -> None:
         running.kill()
         with pytest.raises(EtcdUnreachable):
             client.lease_times(some, 10)
+
+
+def test_whichever_member_is_asked_the_leader_tells(
+    boot: Boot, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    times = EtcdClient.lease_times
+
+    def noted(client: EtcdClient, *given: Any) -> dict[int, LeaseTime]:
+        asked.append(str(client.endpoint))
+        return times(client, *given)
+
+    with boot(3) as running:
+        etcd = Etcd(running.cluster, fleet)
+        with etcd.leader() as (client, leader):
+            for number in range(3):
+                key = f"{registrations.live_prefix('c')}worker-{number}"
+                client.put(key, "{}", lease=client.lease_grant(600 - number))
+            told = client.leases_by_end()
+            assert told is not None
+            assert len(told) == 3
+        monkeypatch.setattr(leases, "FEW", 1)
+        monkeypatch.setattr(EtcdClient, "lease_times", noted)
+        for member in running.cluster.members:
+            with etcd.member(member) as client:
+                assert (client.leases_by_end() is None) is (member != leader)
+                seen = registrations.read(client, "c")
+                assert leases.expired(etcd, client, seen) == Expired({}, 3, 3)
+    assert asked == [f"127.0.0.1:{leader.client_port}"] * 3

@@ -561,7 +561,11 @@ class EtcdClient:
             return None
         try:
             answer = self._call(self._lease.LeaseLeases, self._lib.pb.LeaseLeasesRequest())
-        except (EtcdRefused, EtcdTooMuch):
+        except EtcdUnreachable as error:
+            if error.reason is not Reason.DENIED:
+                raise
+            return None
+        except EtcdTooMuch:
             return None
         after = self.status()
         if not after.is_leader or after.raft_term != before.raft_term:
