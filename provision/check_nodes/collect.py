@@ -211,7 +211,7 @@ def _read(inventory: Inventory, etcd: Etcd, timeout: float, ended: Expired | Non
         registered = registrations.read(client, inventory.cluster, partial=True)
         names, cut = clusters.names_and_cut(client)
         registered = replace(registered, cut="; ".join(filter(None, (registered.cut, cut))))
-        return _Read(registered, names, ended or leases.expired(client, registered))
+        return _Read(registered, names, ended or leases.expired(etcd, client, registered))
 
     return etcd.read(read, timeout=timeout)
 

@@ -312,7 +312,7 @@ class _Live:
             contextlib.suppress(ProvisionError),
             self._etcd.any(timeout=self._etcd_timeout) as c,
         ):
-            return leases.expired(c, mirror.membership)
+            return leases.expired(self._etcd, c, mirror.membership)
         return self._leases
 
     def _ask(self) -> None:

@@ -303,9 +303,10 @@ def resolve(
     def absolute(p: Path) -> Path:
         return local_path(p, path)
 
-    def target(ssh: model.Ssh) -> Machine:
-        return Machine(
-            host="",
+    def reached(ssh: model.Ssh) -> functools.partial[Machine]:
+        """A machine without its host and its place: thousands of workers are reached alike."""
+        return functools.partial(
+            Machine,
             user=ssh.user,
             port=ssh.port,
             key=absolute(Path(ssh.key)) if ssh.key else None,
@@ -318,10 +319,10 @@ def resolve(
 
     def machine(host: str, own: model.Ssh, key: str) -> Machine:
         at = shared
-        if own.model_fields_set:  # thousands of workers have no values of their own
+        if own.model_fields_set:
             fields = {f: getattr(own, f) for f in own.model_fields_set}
-            at = target(file.ssh.model_copy(update=fields))
-        return replace(at, host=host, where=where[key])
+            at = reached(file.ssh.model_copy(update=fields))
+        return at(host=host, where=where[key])
 
     def source(s: model.Source) -> model.Source:
         update: dict[str, object] = {}
@@ -337,7 +338,7 @@ def resolve(
     def secrets(given: Mapping[str, Secret]) -> Mapping[str, Secret]:
         return {name: secret(s) for name, s in given.items()} if given else given
 
-    shared = target(file.ssh)
+    shared = reached(file.ssh)
     e = file.etcd
     members = tuple(
         EtcdMember(

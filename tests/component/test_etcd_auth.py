@@ -104,8 +104,10 @@ def test_the_workers_role_reaches_its_cluster_only(
             Permission.below("/elsewhere", "read"),
         }
         c.role_revoke("alluxio", Permission.below("/elsewhere", "read"))
+        c.put("/DHT/test/AUTHORIZED/w", "1", lease=(lease := c.lease_grant(60)))
         c.auth_enable()
     with client(member, WORKERS) as c:
+        assert c.leases_by_end() == [lease]
         for prefix in ("/DHT/test", "/ServiceDiscovery/test"):
             c.put(f"{prefix}/AUTHORIZED/w", "1")
             assert len(c.range(prefix)[1]) == 1
@@ -113,6 +115,10 @@ def test_the_workers_role_reaches_its_cluster_only(
             with pytest.raises(EtcdUnreachable) as caught:
                 c.put(key, "1")
             assert caught.value.reason is Reason.DENIED
+    with client(member, ROOT) as c:
+        c.put("/DHT/other/x", "1", lease=c.lease_grant(60))
+    with client(member, WORKERS) as c:
+        assert c.leases_by_end() is None
     assert repr(WORKERS) == "Login(user='alluxio')"
 
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -34,6 +35,7 @@ from tests.component.test_registrations_removed import ONE, OTHER, value
 from tests.unit import builders, hosts
 
 OTHERS, AT_ONCE = 12_000, 100
+THIRD = "worker-33333333-2222-3333-4444-555555555555"
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +70,7 @@ class World:
         return decommission_worker.plan(*given, revoke_lease=revoke_lease).plan
 
     def seen(self) -> Expired:
-        return leases.expired(self.client, registrations.read(self.client, "c"))
+        return leases.expired(self.etcd, self.client, registrations.read(self.client, "c"))
 
     def many(self) -> int:
         """Leases that expire together. Returns in how many seconds, from then on, that is."""
@@ -150,7 +152,7 @@ def test_those_of_the_oldest_keys_are_asked_for_first(world: World) -> None:
             asked.extend(wanted)
             return {lease: LeaseTime(-60, 5) for lease in wanted}
 
-    found = leases.expired(Asked(), seen, limit=1)  # type: ignore[arg-type]
+    found = leases.expired(world.etcd, Asked(), seen, limit=1)  # type: ignore[arg-type]
     assert newer not in asked
     assert found == Expired({asked[0]: 60}, 1, 2)
     few = leases.unasked(found)
@@ -159,10 +161,20 @@ def test_those_of_the_oldest_keys_are_asked_for_first(world: World) -> None:
     assert leases.unasked(Expired({}, 2, 2)) is None
 
 
-def test_a_lease_that_etcd_does_not_remove(world: World) -> None:
+def test_a_lease_that_etcd_does_not_remove(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept, longer = world.live(OTHER, "w2", 60), world.live(THIRD, "w3", 600)
     lease = world.live(ONE, "w1", world.many() + 1)
     world.until_expired(lease, 1)
     assert lease in world.seen().since
+    with monkeypatch.context() as few:  # so it is with thousands: the leader says which it is
+        few.setattr(leases, "FEW", 1)
+        asked = Mock(wraps=world.client.lease_times)
+        few.setattr(world.client, "lease_times", asked)
+        told = world.seen()
+    assert (set(told.since), told.asked, told.live) == ({lease}, 3, 3)
+    assert [call.args[0] for call in asked.call_args_list] == [[lease], [kept]]
+    for one in (kept, longer):
+        world.client.lease_revoke(one)
     # check-nodes: STALE, though the key is there.
     read = collect._read(world.inventory, world.etcd, 5.0)
     assert ONE in read.registered.live
@@ -214,6 +226,33 @@ def test_a_lease_that_is_kept_alive_is_not_revoked(
     assert world.client.lease_time(lease).granted == 60
 
 
+def test_the_leader_lists_leases_by_their_ends(world: World) -> None:
+    ends = [world.client.lease_grant(ttl) for ttl in (900, 300, 600)]
+    listed = [n for n in world.client.leases_by_end() or () if n in ends]
+    assert listed == [ends[1], ends[2], ends[0]]
+
+
+@pytest.mark.parametrize(
+    "then",
+    [{"leader": 1}, {"raft_term": 99}, {"version": "3.4.23"}, {"version": "3.8.0"}],
+    ids=str,
+)
+def test_without_a_leader_that_sorts_them_each_is_asked_for(
+    world: World, monkeypatch: pytest.MonkeyPatch, then: dict[str, Any]
+) -> None:
+    """Or with another leader in the meantime."""
+    both = [world.live(ONE, "w1", 60), world.live(OTHER, "w2", 60)]
+    status = world.client.status()
+    before = 2 if "raft_term" in then else 1
+    said = iter([*[status] * before, *[replace(status, **then)] * 9])
+    monkeypatch.setattr(world.client, "status", lambda: next(said))
+    monkeypatch.setattr(leases, "FEW", 1)
+    asked = Mock(wraps=world.client.lease_times)
+    monkeypatch.setattr(world.client, "lease_times", asked)
+    assert world.seen() == Expired({}, 2, 2)
+    assert [call.args[0] for call in asked.call_args_list] == [both]
+
+
 def test_thousands_of_leases(boot: Boot, fleet: Fleet) -> None:
     with boot() as running, Etcd(running.cluster, fleet).any() as client:
         kept = [client.lease_grant(60) for _ in range(1500)]
@@ -233,3 +272,32 @@ def test_a_member_that_goes_away_meanwhile(boot: Boot, fleet: Fleet) -> None:
         running.kill()
         with pytest.raises(EtcdUnreachable):
             client.lease_times(some, 10)
+
+
+def test_whichever_member_is_asked_the_leader_tells(
+    boot: Boot, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    times = EtcdClient.lease_times
+
+    def noted(client: EtcdClient, *given: Any) -> dict[int, LeaseTime]:
+        asked.append(str(client.endpoint))
+        return times(client, *given)
+
+    with boot(3) as running:
+        etcd = Etcd(running.cluster, fleet)
+        with etcd.leader() as (client, leader):
+            for number in range(3):
+                key = f"{registrations.live_prefix('c')}worker-{number}"
+                client.put(key, "{}", lease=client.lease_grant(600 - number))
+            told = client.leases_by_end()
+            assert told is not None
+            assert len(told) == 3
+        monkeypatch.setattr(leases, "FEW", 1)
+        monkeypatch.setattr(EtcdClient, "lease_times", noted)
+        for member in running.cluster.members:
+            with etcd.member(member) as client:
+                assert (client.leases_by_end() is None) is (member != leader)
+                seen = registrations.read(client, "c")
+                assert leases.expired(etcd, client, seen) == Expired({}, 3, 3)
+    assert asked == [f"127.0.0.1:{leader.client_port}"] * 3

@@ -724,7 +724,7 @@ def test_leases_that_cannot_be_asked_for_hide_no_registration() -> None:
             raise EtcdUnreachable(Endpoint("m1", 2379), Reason.TIMEOUT)
 
     client: Any = Client()
-    found = leases.expired(client, members((A, "w1"), (B, "w2")))
+    found = leases.expired(client, client, members((A, "w1"), (B, "w2")))
     assert found == leases.Expired({}, 0, 1)
     problem = leases.unasked(found)
     assert problem is not None

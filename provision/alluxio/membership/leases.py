@@ -7,7 +7,8 @@ hours. Alluxio looks only for the key, so for Alluxio the worker is live.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -26,6 +27,9 @@ from provision.text import counted, verb
 #: How many leases one look asks for, and how many seconds it may take: each lease needs a request.
 #: 10,000 requests took 2 s with etcd 3.6 on two cores.
 LIMIT, SECONDS = 10_000, 3.0
+#: From more leases on, etcd's leader is asked first which leases have expired, and then for those
+#: leases, so many at a time.
+FEW = 64
 #: Seconds that etcd normally takes to remove a lease after its end.
 REMOVAL_SECONDS = 3
 #: So many seconds after its end, a lease counts as one that etcd does not remove. etcd removes at
@@ -51,21 +55,81 @@ UNKNOWN = LeaseTime(0, 0)
 
 
 def expired(
-    client: EtcdClient, seen: RegistrationSnapshot, *, limit: int = LIMIT, seconds: float = SECONDS
+    etcd: Etcd,
+    client: EtcdClient,
+    seen: RegistrationSnapshot,
+    *,
+    limit: int = LIMIT,
+    seconds: float = SECONDS,
 ) -> Expired:
-    """Ask for the leases of the live keys. The oldest keys come first, because a worker that
-    registers again writes a new key. Never raises for etcd: after a failed call, no lease counts as
-    asked for.
+    """Ask for the leases of the live keys, with ``client`` or with one of the leader. Never raises
+    for etcd: after a failed call, no lease counts as asked for.
+
+    Where the leader does not tell which leases have expired, each is asked for. The oldest keys
+    come first, because a worker that registers again writes a new key.
     """
     by_age = sorted(seen.live.items(), key=lambda item: item[1].key.mod_revision)
-    leases = [entry.key.lease for _, entry in by_age if entry.key.lease]
+    leases = [*dict.fromkeys(entry.key.lease for _, entry in by_age if entry.key.lease)]
+    deadline = wait.Deadline(seconds)
     try:
-        times = client.lease_times(leases[:limit], seconds)
+        if len(leases) > FEW and (ended := _told(etcd, client, leases, deadline)) is not None:
+            return ended
+        times = client.lease_times(leases[:limit], deadline.left)
     except EtcdError:
         times = {}
+    return Expired(_late(times), len(times), len(leases))
+
+
+def _told(
+    etcd: Etcd, client: EtcdClient, leases: Sequence[int], deadline: wait.Deadline
+) -> Expired | None:
+    """As :func:`expired`, when the leader tells which leases have expired; else None.
+
+    Behind the first :data:`FEW` leases of which none is late, no lease is late: etcd does not renew
+    a lease that has expired (``lessor.Renew``).
+    """
+    late: dict[int, int] = {}
+    try:
+        with _leader(etcd, client, deadline) as leader:
+            order = leader.leases_by_end() if leader is not None else None
+            if leader is None or order is None:
+                return None
+            wanted = set(leases)
+            left = [lease for lease in order if lease in wanted]
+            while left and not deadline.passed:
+                times = leader.lease_times(left[:FEW], deadline.left)
+                if len(times) < len(left[:FEW]):
+                    break
+                del left[:FEW]
+                if not (found := _late(times)):
+                    left.clear()
+                late |= found
+    except (EtcdError, Unhealthy):
+        return None
+    return Expired(late, len(leases) - len(left), len(leases))
+
+
+@contextlib.contextmanager
+def _leader(etcd: Etcd, client: EtcdClient, deadline: wait.Deadline) -> Iterator[EtcdClient | None]:
+    """A client of the leader; None when no member of the inventory leads."""
+    status = client.status()
+    if status.is_leader:
+        yield client
+        return
+    names = {m.id: m.name for m in client.member_list()}
+    name = names.get(status.leader)
+    member = next((m for m in etcd.cluster.members if m.name == name), None)
+    if member is None:
+        yield None
+        return
+    with etcd.member(member, timeout=deadline.left) as leader:
+        yield leader
+
+
+def _late(times: Mapping[int, LeaseTime]) -> dict[int, int]:
+    """The seconds since the end of the leases that etcd should have removed by now."""
     since = {lease: time.expired_since for lease, time in times.items()}
-    late = {lease: s for lease, s in since.items() if s > REMOVAL_SECONDS}
-    return Expired(late, len(times), len(set(leases)))
+    return {lease: s for lease, s in since.items() if s > REMOVAL_SECONDS}
 
 
 def unasked(found: Expired) -> Problem | None:

@@ -50,6 +50,8 @@ from provision.text import printable, size
 DEFAULT_TIMEOUT = 5.0
 #: How many requests for leases are under way at the same time.
 LEASES_AT_ONCE = 64
+#: The releases of etcd whose leader lists its leases in the order of their ends.
+LEASES_SORTED = ("3.5.", "3.6.", "3.7.")
 HEALTH_PREFIX = "/alluxio-provision/health/"
 
 
@@ -546,6 +548,29 @@ class EtcdClient:
         except ValueError:  # another thread has closed the channel
             raise EtcdUnreachable(self.endpoint, Reason.CLOSED) from None
         return found
+
+    def leases_by_end(self) -> list[int] | None:
+        """All leases of etcd: those that have expired, then the others. None where this endpoint
+        does not tell: it is not the leader, or the login may not see all keys under leases.
+
+        A leader of :data:`LEASES_SORTED` sorts its answer by the time that each lease has left
+        (``lessor.Leases``). The others know no end of a lease, and do not ask the leader.
+        """
+        before = self.status()
+        if not (before.is_leader and before.version.startswith(LEASES_SORTED)):
+            return None
+        try:
+            answer = self._call(self._lease.LeaseLeases, self._lib.pb.LeaseLeasesRequest())
+        except EtcdUnreachable as error:
+            if error.reason is not Reason.DENIED:
+                raise
+            return None
+        except EtcdTooMuch:
+            return None
+        after = self.status()
+        if not after.is_leader or after.raft_term != before.raft_term:
+            return None
+        return [lease.ID for lease in answer.leases]
 
     def lease_grant(self, ttl: int) -> int:
         """A new lease of ``ttl`` seconds. Returns its id."""

@@ -237,8 +237,12 @@ def _socket_of_each_start(context: Context) -> None:
     from provision.inventory import ports  # not needed for an inventory with only etcd
 
     seen: set[document.Path] = set()
+    sets: dict[tuple[int, int], bool] = {}  # thousands of workers share their properties
     for worker in alluxio.workers:
-        if _SOCKET_AS_UUID not in ports.of_worker(worker):
+        shared = id(worker.properties), id(worker.env)
+        if shared not in sets:
+            sets[shared] = _SOCKET_AS_UUID in ports.of_worker(worker)
+        if not sets[shared]:
             continue
         from provision.inventory import worker_address  # this imports etcd's client
 
