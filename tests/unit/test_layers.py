@@ -82,6 +82,7 @@ def test_every_layer_is_in_the_list() -> None:
     assert sorted(layers()) == sorted({layer(name) for name in MODULES})
 
 
+@pytest.mark.long
 def test_no_import_runs_upward() -> None:
     rank = {name: number for number, name in enumerate(layers())}
     upward = [

@@ -118,6 +118,7 @@ def test_the_senders_are_found() -> None:
     assert len(senders) > 25
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "module",
     ["plans.alluxio.masters", "plans.alluxio.join_conflict", "plans.etcd.data.restore_etcd"],

@@ -105,6 +105,7 @@ def _counts(tree: ast.AST) -> Iterator[str]:
                 yield number + words
 
 
+@pytest.mark.long
 def test_whatever_is_counted_is_counted_by_one_function() -> None:
     """``1 steps`` is not English: see ``counted``."""
     root = Path(provision.__file__).parent
