@@ -22,9 +22,16 @@ from provision.etcd.pki import certificates, own_ca
 from provision.inventory.model import EtcdTls, Source, version_tuple
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Machine
 from provision.ssh.session import Fleet
+from tests import longest
 
+#: The files that take minutes, the longest first.
+LONGEST = ("lives", "which_cluster")
 LAB = Path(__file__).parents[1] / "lab" / "lab"
 ARTIFACTS = Path(__file__).parents[2] / ".lab" / "artifacts"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    longest.first(items, LONGEST)
 
 
 @dataclass

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from tests import longest
+
 from .lab import CONNECTED, LAB, RELEASE, REPO, SSH, Lab, connected, ssh_hosts
 
 #: The hosts that `lab up` starts.
 NAMES = ("etcd0", "etcd1", "etcd2", "worker0", "worker1")
 
-#: The files that take minutes, the longest first. pytest-xdist would begin the files with the most
-#: tests first, and one test that takes two minutes last, when the other lanes have nothing left.
-#: (`pytest -vv --durations=0` of a whole run shows what has become longer.)
+#: The files that take minutes, the longest first.
 LONGEST = (
     *("restore", "which_cluster", "recover", "ssh", "rotate_certs", "worker_start", "backup"),
     *("check_nodes", "interrupted", "workers", "generated", "rehearsal", "worker_life"),
@@ -26,9 +26,7 @@ LONGEST = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    # Stable: within a file, and among the others, the order stays.
-    rank = {f"test_{name}": n for n, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
+    longest.first(items, LONGEST)
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.lab)
