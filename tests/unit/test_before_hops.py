@@ -234,30 +234,22 @@ def test_the_look_for_v2_data_is_a_script_that_leaves_nothing(tmp_path: Path) ->
     cluster = builders.etcd(install_dir=str(tmp_path / "opt"), user=hosts.ME)
     member = replace(cluster.members[0], data_dir=str(data))
     script = before_3_6.script(cluster, member, "3.5.35").replace("tail -n 3", "cat")
-    done = subprocess.run(
-        ["sh", "-s"],
-        input=script,
-        capture_output=True,
-        text=True,
-        env={"PATH": f"{shim}:/usr/sbin:/usr/bin:/sbin:/bin"},
-        check=True,
-    )
-    *copied, mode, where = done.stdout.split()
+
+    def said() -> str:
+        path = {"PATH": f"{shim}:/usr/sbin:/usr/bin:/sbin:/bin"}
+        shell = ["sh", "-s"]
+        return subprocess.run(
+            shell, input=script, capture_output=True, text=True, env=path, check=True
+        ).stdout
+
+    *copied, mode, where = said().split()
     assert copied == ["./member/snap/1.snap", "./member/wal/0.wal"]
     assert mode == "700"
     assert not Path(where).exists()
     # A log whose size is not known is not copied: it could fill the disk.
     (shim / "du").write_text("#!/bin/sh\nexit 1\n")
     (shim / "du").chmod(0o755)
-    done = subprocess.run(
-        ["sh", "-s"],
-        input=script,
-        capture_output=True,
-        text=True,
-        env={"PATH": f"{shim}:/usr/sbin:/usr/bin:/sbin:/bin"},
-        check=True,
-    )
-    assert done.stdout == "the size of the log is not known\n"
+    assert said() == "the size of the log is not known\n"
 
 
 @pytest.mark.process
