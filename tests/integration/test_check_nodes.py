@@ -239,7 +239,7 @@ def test_a_port_of_another_process_is_not_ready(lab: Lab) -> None:
     try:
         lab.invoke("start-workers", impatient).expect(
             4,
-            "registered, but not ready",
+            "is registered, but not ready",
             "its http port 28080",
             "another process listens on it",
         )

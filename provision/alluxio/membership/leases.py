@@ -111,7 +111,10 @@ def _told(
 
 @contextlib.contextmanager
 def _leader(etcd: Etcd, client: EtcdClient, deadline: wait.Deadline) -> Iterator[EtcdClient | None]:
-    """A client of the leader; None when no member of the inventory leads."""
+    """A client of the leader; None when no member of the inventory leads.
+
+    ``client``'s own member names it. :meth:`Etcd.leader` would look at every member's health first.
+    """
     status = client.status()
     if status.is_leader:
         yield client

@@ -356,7 +356,6 @@ class _Listeners:
     ) -> None:
         self._fleet, self._alluxio, self._all = fleet, alluxio, tuple(workers)
         self._waiting = [w for w in workers if w.name not in known]
-        self._count = len(workers)
         self._patience, self._crashes = patience, crashes
         self._deadline: wait.Deadline | None = None
         self._next = 0.0
@@ -389,7 +388,7 @@ class _Listeners:
             why = self._crashes.told(self._waiting)
         if late or why:
             logs = last_lines(self._fleet, [w.machine for w in self._waiting if w.name in seen])
-            registered = share(len(self._waiting), self._count, "worker")
+            registered = share(len(self._waiting), len(self._all), "worker")
             raise Unhealthy(
                 f"{registered} registered, but not ready{why}",
                 [
