@@ -19,6 +19,9 @@ from .lab import CLUSTER, REPO, Host, Lab, Running
 
 #: The last commit before hosts had the version of the tool that changed them.
 EARLIER = "cd48b85dddb4b59bc04dbf4884c4365fac503a19"
+#: Seconds after which a new run is surely later than that version's last: of its end that version
+#: leaves only the whole second, and a run that may have begun before it refuses.
+OF_ITS_END = 3.0
 #: No version has come this far.
 NEWER = "99.0.0"
 BACKUP = {"etcd": {"backup": {"dir": "/var/backups/etcd", "same_disk": True}}}
@@ -127,6 +130,7 @@ class Earlier:
 
     def invoke(self, task: str, inventory: Path | None = None, *options: str) -> None:
         self.start(task, inventory, *options).finish().expect(0)
+        time.sleep(OF_ITS_END)
 
 
 @pytest.fixture
@@ -237,7 +241,7 @@ def test_a_run_of_the_version_before_that_was_killed_is_finished(
     run.kill()
     lab.on(lab.etcd, "flock -w 5 /run/alluxio-provision/run.lock true")
     lab.on(lab.etcd, "flock -w 50 /run/alluxio-provision/batch.lock true || :")
-    time.sleep(3)  # that version leaves the second of its end only, and a run begun in it refuses
+    time.sleep(OF_ITS_END)
     done = [host for host in lab.etcd if host.main_pid("etcd") != before[host]]
     assert done
     between = {host: host.main_pid("etcd") for host in done}
