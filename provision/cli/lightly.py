@@ -12,6 +12,8 @@ from types import ModuleType
 
 #: Invoke's reader of YAML, for a configuration file of Invoke's own. Hardly anybody has one.
 _RARE = "invoke.vendor.yaml"
+#: What Invoke's ``MockContext`` is made of.
+_DOUBLES = "unittest.mock"
 
 
 def start_lightly() -> None:
@@ -25,6 +27,23 @@ def start_lightly() -> None:
     atexit.register(gc.freeze)
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     sys.meta_path.insert(0, _Later())
+
+
+def import_invoke() -> None:
+    """Import Invoke without ``unittest.mock``, which only its test double for contexts uses.
+
+    With it come unittest and asyncio, before the first connection to a host. Whoever imports
+    ``unittest.mock`` afterwards gets the real one.
+    """
+    if _DOUBLES in sys.modules:
+        return
+    stand_in = ModuleType(_DOUBLES)
+    vars(stand_in)["Mock"] = object
+    sys.modules[_DOUBLES] = stand_in
+    try:
+        import invoke  # noqa: F401
+    finally:
+        del sys.modules[_DOUBLES]
 
 
 class _Later:

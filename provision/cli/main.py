@@ -39,6 +39,9 @@ def main() -> None:
 
 
 def _run() -> None:
+    from provision.cli.lightly import import_invoke
+
+    import_invoke()
     from provision import program_in_use
     from provision.cli.first_screen import NAME
     from provision.cli.program import TASKS, program

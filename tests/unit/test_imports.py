@@ -92,6 +92,21 @@ def test_help_and_texts_need_invoke_alone(words: tuple[str, ...]) -> None:
     assert imported(*words) <= TASKS
 
 
+def test_invoke_comes_without_its_test_double() -> None:
+    found = modules("--list")
+    assert "invoke.context" in found
+    assert {"unittest", "unittest.mock", "asyncio"}.isdisjoint(found)
+
+
+def test_whoever_wants_a_test_double_afterwards_gets_a_real_one() -> None:
+    code = "from provision.cli.lightly import import_invoke; import_invoke(); import_invoke(); "
+    code += "from unittest.mock import Mock; print(Mock(return_value=7)())"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stdout == "7\n"
+
+
 def test_a_configuration_of_invoke_s_own_is_read_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
