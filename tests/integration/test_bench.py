@@ -43,6 +43,8 @@ def test_the_floor_leaves_what_the_tool_leaves_and_finds_it_unchanged(
     checked = _floor("check", env)
     assert checked.returncode == 0, checked.stderr
     lab.invoke("deploy-etcd", inventory).expect(0, "0 changed")
+    libraries = [sys.executable, str(BENCH / "libraries")]
+    assert subprocess.run(libraries, env=env, timeout=60, check=False).returncode == 0
     _check_finds(lab.etcd[0], env)
 
 
