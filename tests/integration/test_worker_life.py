@@ -157,17 +157,19 @@ def test_a_clone_is_refused_and_the_refusal_explained(lab: Lab, identities: list
     mine = worker_id(one)
     lab.invoke("stop-workers", None, "--limit", "worker1").expect(0)
     other.run(f"mv {IDENTITY} {IDENTITY}.kept; echo {one.read(IDENTITY)} >{IDENTITY}")
-    other.run("systemctl start alluxio-worker")
-    journal = f"journalctl -u {UNIT} -n 100 -o cat"
-    wait_until(lambda: f"worker identity:{mine}" in other.run(journal), "refused", 60)
-    stopped = lab.inventory({"alluxio": {"start_timeout": 2}})
-    refused = lab.invoke("restart-workers", stopped, "--limit", "worker1")
-    refused.expect(
-        4, f"its id {mine} is registered as {one.address}:29999", "is a clone of its host"
-    )
-    lab.invoke("logs", None, "worker1").expect(0, f"invoke forget-worker {mine}")
-    lab.invoke("forget-worker", None, mine).expect(3, f"is LIVE at {one.address}:29999")
-    other.run(f"mv {IDENTITY}.kept {IDENTITY}")
+    try:
+        other.run("systemctl start alluxio-worker")
+        journal = f"journalctl -u {UNIT} -n 100 -o cat"
+        wait_until(lambda: f"worker identity:{mine}" in other.run(journal), "refused", 60)
+        stopped = lab.inventory({"alluxio": {"start_timeout": 2}})
+        refused = lab.invoke("restart-workers", stopped, "--limit", "worker1")
+        refused.expect(
+            4, f"its id {mine} is registered as {one.address}:29999", "is a clone of its host"
+        )
+        lab.invoke("logs", None, "worker1").expect(0, f"invoke forget-worker {mine}")
+        lab.invoke("forget-worker", None, mine).expect(3, f"is LIVE at {one.address}:29999")
+    finally:
+        other.run(f"mv {IDENTITY}.kept {IDENTITY}")
     lab.invoke("restart-workers", None, "--limit", "worker1").expect(0)
     assert kept(lab, identities)
 

@@ -131,3 +131,32 @@ def test_which_attempt_is_looked_at(
         assert done.stdout.startswith("-u alluxio-worker.service ")
     else:
         assert done.stdout.startswith(f"_SYSTEMD_INVOCATION_ID={asked} + INVOCATION_ID={asked} ")
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("known", [True, False])
+def test_lines_of_a_process_that_was_gone_before_journald_asked(
+    tmp_path: Path, known: bool
+) -> None:
+    """They have the unit's name, but the id of another attempt or none."""
+    own = "echo mine" if known else ":"
+    journal = f"""\
+case "$*" in
+  *json*) echo '{{"INVOCATION_ID":"{OLD}"}}' ;;
+  "-q _SYSTEMD_INVOCATION_ID={OLD} "*) {own} ;;
+  "-q _SYSTEMD_UNIT=alluxio-worker.service "*) echo 'this release is broken' ;;
+  *) {own}; echo 'Main process exited' ;;
+esac
+"""
+    for name, script in (("systemctl", "echo failed"), ("journalctl", journal)):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    done = subprocess.run(
+        ["sh", "-c", attempt.script("alluxio-worker.service")],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
+    )
+    said = "mine" if known else "this release is broken"
+    assert attempt.excerpt(done.stdout.splitlines()) == [said, "Main process exited"]
