@@ -109,7 +109,10 @@ class TestRoom:
             SpaceRequirement("/pages", 2 * GIB, "a page store"),
         ]
         problem = only(preflight.hosts({A: facts(disks=one)}, {A: rooms}))
-        assert problem.what.endswith("the release needs 2.1 GB and a page store needs 2.1 GB")
+        assert problem.what == (
+            "/opt, /pages have 3.2 GB free on /dev/sda1, the release needs 2.1 GB and a page store "
+            "needs 2.1 GB"
+        )
         assert self.problems(*rooms, opt=3 * GIB, pages=3 * GIB) == []
 
 
