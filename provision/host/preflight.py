@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from provision.artifacts import Artifact
 from provision.errors import PreflightFailed, Problem, Severity
-from provision.host import dropins
+from provision.host import disks, dropins
 from provision.host.facts import HostFacts, Probe
 from provision.host.ownership import owner
 from provision.host.resources import Directory, File, User
@@ -194,7 +194,8 @@ def _room(f: HostFacts, rooms: Sequence[SpaceRequirement], where: str) -> list[P
     for room in rooms:
         if disk := f.disks.get(room.path):
             by_disk.setdefault((disk.device, disk.total, disk.available), []).append(room)
-    problems = []
+    unknown = list(dict.fromkeys(room.path for room in rooms if room.path not in f.disks))
+    problems = [disks.unmeasured(where, unknown)] if unknown else []
     for (device, _, available), some in by_disk.items():
         if available >= sum(r.needed for r in some):
             continue
