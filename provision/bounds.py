@@ -60,6 +60,8 @@ ROWS = KEYS
 #: Bytes of kubectl's output. 5,000 pods have some 40 MB of JSON.
 KUBECTL_OUTPUT = 256 * MIB
 
+#: Bytes of an inventory. None needs more; beyond it a document is a mistake or an attack.
+INVENTORY = 8 * MIB
 #: Bytes of a secret in a file, and of a key or certificate file. A bundle of 500 CAs has 1 MB.
 SECRET, PEM = 64 << 10, 8 * MIB
 #: Bytes of a file with checksums, of known_hosts, and of an SSH configuration.

@@ -8,17 +8,22 @@ import os
 import select
 import stat
 import time
-from pathlib import Path
 
 from provision import bounds
-from provision.errors import UsageError
-from provision.text import size
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # a completion reads a file, and needs neither this nor the modules named below
+    from pathlib import Path
 
 _CHUNK = 1 << 18
 
 
 def read_bytes(
-    path: Path, most: int, *, seconds: float = bounds.FILE_SECONDS, cut: bool = False
+    path: str | os.PathLike[str],
+    most: int,
+    *,
+    seconds: float = bounds.FILE_SECONDS,
+    cut: bool = False,
 ) -> bytes:
     """The contents of ``path``: at most ``most`` bytes, in at most ``seconds``.
 
@@ -30,7 +35,7 @@ def read_bytes(
     deadline = time.monotonic() + seconds
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
     found = bytearray()
-    with contextlib.closing(os.fdopen(descriptor, "rb", buffering=0)) as file:
+    with os.fdopen(descriptor, "rb", buffering=0) as file:
         if stat.S_ISDIR(os.fstat(descriptor).st_mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         waiting = select.poll()
@@ -46,7 +51,7 @@ def read_bytes(
             if len(found) > most and cut:
                 return bytes(found[: most + 1])
             if len(found) > most:
-                raise OSError(errno.EFBIG, f"has more than {size(most)}", str(path))
+                raise _too_large(path, most)
 
 
 def read_text(path: Path, most: int, *, errors: str = "strict") -> str:
@@ -63,7 +68,13 @@ def require_regular(path: Path, most: int) -> None:
     if not stat.S_ISREG(there.st_mode):
         raise OSError(errno.EINVAL, "is no regular file", str(path))
     if there.st_size > most:
-        raise OSError(errno.EFBIG, f"has more than {size(most)}", str(path))
+        raise _too_large(path, most)
+
+
+def _too_large(path: str | os.PathLike[str], most: int) -> OSError:
+    from provision.text import size
+
+    return OSError(errno.EFBIG, f"has more than {size(most)}", str(path))
 
 
 def make_folder(path: Path, *, private: bool = True) -> None:
@@ -107,6 +118,8 @@ def write_whole(path: Path, text: str | bytes, *, private: bool = False) -> None
                 os.unlink(beside)
             raise
     except OSError as error:
+        from provision.errors import UsageError
+
         raise UsageError(
             f"{path} cannot be written: {error.strerror or error}", id="file-unwritable"
         ) from error

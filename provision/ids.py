@@ -42,6 +42,7 @@ Id = Literal[
     "defrag-stalls",
     "deploy-first",
     "disk-full",
+    "disk-unmeasured",
     "disk-unsuitable",
     "endpoints-stale",
     "etcd-answer-cut",

@@ -484,6 +484,10 @@ REMEDIES: dict[str, Row | NoRow] = {
         },
         end="the folders that were named are gone, no others",
     ),
+    "disk-unmeasured": Row(
+        _unit("preflight", "TestRoom::test_what_cannot_be_measured_is_refused"),
+        why="the operator mounts the disk, or declares another folder; nothing of this tool does",
+    ),
     "disk-unsuitable": Row(
         _unit("preflight", "TestMembers::test_a_network_disk_is_a_warning"),
         why=_EDIT,

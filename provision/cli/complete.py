@@ -2,7 +2,8 @@
 
 The scripts of :mod:`provision.cli.completion` ask for them. Nothing is contacted, nothing is
 written, and an error is no answer: a person who types does not want to read it, or to wait.
-This module imports little, and never Invoke.
+This module imports little: no Invoke, and
+ruamel.yaml only for a file that :mod:`provision.inventory.plain` does not read.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import re
 import shlex
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from pathlib import Path
 
 from provision.cli.inventory_path import DEFAULT_INVENTORY, INVENTORY_VARIABLE
 from provision.inventory import names
@@ -30,7 +30,7 @@ def main(words: Sequence[str]) -> None:
         print(name)
 
 
-def candidates(kind: str, value: str, inventory: Path) -> Iterator[str]:
+def candidates(kind: str, value: str, inventory: str) -> Iterator[str]:
     """What ``value`` may become: for a list of names, the list with one name more.
 
     ``kind`` is a value of :class:`provision.cli.values.Kind`, with "+" behind it for a list.
@@ -53,7 +53,7 @@ def candidates(kind: str, value: str, inventory: Path) -> Iterator[str]:
             yield before + name
 
 
-def inventory_in_force(words: Sequence[str]) -> Path:
+def inventory_in_force(words: Sequence[str]) -> str:
     """The inventory of a command line: the last one that it names, or the usual one."""
     named = ""
     for word, following in pairwise([*words, ""]):
@@ -61,7 +61,7 @@ def inventory_in_force(words: Sequence[str]) -> Path:
             named = following
         elif match := re.match(r"--inventory=|-i=?", word):
             named = word[match.end() :]
-    return Path(named or os.environ.get(INVENTORY_VARIABLE) or DEFAULT_INVENTORY)
+    return named or os.environ.get(INVENTORY_VARIABLE) or DEFAULT_INVENTORY
 
 
 def _typed(word: str) -> str:

@@ -4,8 +4,6 @@ of Invoke.
 
 from __future__ import annotations
 
-import shutil
-import textwrap
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -135,6 +133,9 @@ def first_screen(program: str) -> str:
 
 def columns(lines: Iterable[Sequence[str]], beside: int) -> list[str]:
     """Pairs in two columns; a first column that is too wide has a line of its own."""
+    import shutil  # with textwrap a third of the start, which --version does not need
+    import textwrap
+
     found = []
     width = max(_NARROWEST, min(_WIDEST, shutil.get_terminal_size().columns)) - 1
     indent = " " * (beside + 2)

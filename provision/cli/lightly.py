@@ -6,9 +6,12 @@ import atexit
 import gc
 import os
 import sys
-from collections.abc import Sequence
-from importlib.machinery import ModuleSpec, PathFinder
-from types import ModuleType
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # these modules are a tenth of what a completion imports
+    from collections.abc import Sequence
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
 
 #: Invoke's reader of YAML, for a configuration file of Invoke's own. Hardly anybody has one.
 _RARE = "invoke.vendor.yaml"
@@ -54,6 +57,7 @@ class _Later:
     ) -> ModuleSpec | None:
         if name != _RARE:
             return None
+        from importlib.machinery import PathFinder
         from importlib.util import LazyLoader
 
         spec = PathFinder.find_spec(name, path, target)

@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import sys
 
-from provision.cli.interrupt import exit_when_interrupted
+from provision.cli.lightly import start_lightly
 
 
 def main() -> None:
     """The console script. Ends the process with the exit code of the task."""
-    exit_when_interrupted()
-    from provision.cli.lightly import start_lightly
-
     start_lightly()
-    if sys.argv[1:2] == ["--complete-names"]:
+    if sys.argv[1:2] == ["--complete-names"]:  # a shell asks, and throws stderr away
         from provision.cli import complete
 
         complete.main(sys.argv[2:])
         return
+    from provision.cli.interrupt import exit_when_interrupted
+
+    exit_when_interrupted()
     from provision.cli.first_screen import answer
     from provision.cli.pipe import BROKEN_PIPE, discard_output, flush_output
 

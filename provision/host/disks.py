@@ -16,9 +16,10 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from provision.errors import Problem, Severity
 from provision.host import safely
 
 if TYPE_CHECKING:
@@ -165,6 +166,14 @@ def mount(path: str, facts: HostFacts | None) -> str:
     """The mount point of the file system that ``path`` is on, or will be; empty if not known."""
     disk = facts.disks.get(path) if facts is not None else None
     return disk.mount if disk is not None else ""
+
+
+def unmeasured(where: str, paths: Sequence[str], severity: Severity = "error") -> Problem:
+    """The problem of folders whose free space the host's df does not say: a file system whose
+    server is away, say. Whoever is to write something there that might not fit refuses."""
+    what = f"{', '.join(paths)}: df does not say how much is free there"
+    remedy = f"see what it says on that host: df -P {shlex.join(paths)}"
+    return Problem(where, what, remedy, severity, id="disk-unmeasured")
 
 
 def is_above(one: str, other: str) -> bool:

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 
 from provision.artifacts import Artifact
 from provision.errors import PreflightFailed, Problem, Severity
-from provision.host import dropins
+from provision.host import disks, dropins
 from provision.host.facts import HostFacts, Probe
 from provision.host.ownership import owner
 from provision.host.resources import Directory, File, User
 from provision.inventory.resolved import (
     Machine,
 )
-from provision.text import number, size
+from provision.text import number, size, verb
 
 #: The architecture in etcd's release names, by ``uname -m``: a tarball can be for these machines.
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
@@ -194,17 +194,17 @@ def _room(f: HostFacts, rooms: Sequence[SpaceRequirement], where: str) -> list[P
     for room in rooms:
         if disk := f.disks.get(room.path):
             by_disk.setdefault((disk.device, disk.total, disk.available), []).append(room)
-    return [
-        Problem(
-            where,
-            f"{', '.join(dict.fromkeys(r.path for r in some))} has {size(available)} free on "
-            f"{device}, " + " and ".join(f"{r.why} needs {size(r.needed)}" for r in some),
-            "free space, or choose another directory",
-            id="disk-full",
-        )
-        for (device, _, available), some in by_disk.items()
-        if available < sum(r.needed for r in some)
-    ]
+    unknown = list(dict.fromkeys(room.path for room in rooms if room.path not in f.disks))
+    problems = [disks.unmeasured(where, unknown)] if unknown else []
+    for (device, _, available), some in by_disk.items():
+        if available >= sum(r.needed for r in some):
+            continue
+        paths = list(dict.fromkeys(r.path for r in some))
+        what = f"{', '.join(paths)} {verb(paths, 'has', 'have')} {size(available)} free on {device}"
+        needs = " and ".join(f"{r.why} needs {size(r.needed)}" for r in some)
+        remedy = "free space, or choose another directory"
+        problems.append(Problem(where, f"{what}, {needs}", remedy, id="disk-full"))
+    return problems
 
 
 def ours(f: HostFacts, name: str, path: str, cluster: str, role: str, where: str) -> list[Problem]:

@@ -8,10 +8,10 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # as all modules below: a completion needs none of them
+    from typing import Any
 
-if TYPE_CHECKING:
     from provision.inventory.checks import prefix_conflicts
     from provision.inventory.example import EXAMPLE, write_example
     from provision.inventory.loader import LoadedInventory, load, read
@@ -71,4 +71,6 @@ _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

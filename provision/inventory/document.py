@@ -14,10 +14,10 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
+from provision import bounds
 from provision.inventory.findings import Findings, Mark
 
-#: No inventory needs more; beyond it a document is a mistake or an attack.
-MAX_BYTES = 8 * 1024 * 1024
+MAX_BYTES = bounds.INVENTORY
 MAX_DEPTH = 20
 MAX_ALIASED_NODES = 100_000
 

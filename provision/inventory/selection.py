@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypedDict, TypeVar
 
 from provision.errors import UsageError
-from provision.inventory.ranges import RangeError, expand
+from provision.inventory.range_names import RangeError, expand
 
 #: How many names an error lists.
 SHOWN = 10

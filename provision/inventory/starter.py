@@ -20,7 +20,7 @@ from pathlib import Path
 from provision.errors import InventoryError, Problem, UsageError
 from provision.inventory import loader, model, parts
 from provision.inventory.parts import Line, Parts, scalar
-from provision.inventory.ranges import MAX_ENTRIES, RangeError, expand
+from provision.inventory.range_names import MAX_ENTRIES, RangeError, expand
 from provision.inventory.selection import COMMA
 
 _BRACKETS = re.compile(r"\[[^\[\]]*\]")

@@ -35,6 +35,7 @@ from provision.inventory.resolved import EtcdCluster, EtcdMember, Machine
 from provision.plans.etcd import before_3_6, before_3_7, upgrade_etcd
 from provision.plans.etcd.state.observe import EtcdState
 from provision.ssh.session import Fleet, Result, Session, Stats, whole
+from tests.component.conftest import SERVES_WITHIN
 from tests.unit import hosts
 
 LAB = Path(__file__).parents[1] / "lab" / "lab"
@@ -42,8 +43,6 @@ ARTIFACTS = Path(__file__).parents[2] / ".lab" / "artifacts"
 #: Promotions are not saved by this one (etcd issue 19557).
 FORGETS = "3.5.19"
 RELEASES = ("3.4.23", "3.5.35", "3.6.16", "3.7.3")
-#: Seconds in which a process must serve, or end.
-SERVES_WITHIN = 60.0
 _SOURCE = Source(path=Path("none.tar.gz"), sha256="0" * 64)
 #: Below the ports that the kernel gives to connections, or one might be taken amid a restart.
 _ports = iter(range(20000 + 1500 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]), 32000))

@@ -30,13 +30,12 @@ from provision.etcd.pki import certificates, own_ca
 from provision.host.resources import File, Resource
 from provision.inventory.resolved import EtcdCluster, Inventory
 from provision.plans.alluxio import masters
+from tests.component.conftest import SERVES_WITHIN
 from tests.generated import accepted, drawn
 from tests.unit import hosts
 
 #: How many inventories are tried.
 COUNT = int(os.environ.get("ALXP_GENERATED", "6"))
-#: Seconds for a cluster to be ready, on a machine that has other work.
-WITHIN = 60.0
 
 
 def units(inventory: Inventory) -> dict[str, str]:
@@ -114,7 +113,7 @@ def etcd_says(inventory: Inventory, binary: Path, folder: Path) -> str:
     namespaces = ["unshare", "-m", "-n", "-p", "-f", "--kill-child"]
     process = subprocess.Popen([*namespaces, "sh", "-c", script], stderr=subprocess.PIPE)
     try:
-        deadline = time.monotonic() + WITHIN
+        deadline = time.monotonic() + SERVES_WITHIN
         while time.monotonic() < deadline:
             said = [log.read_text(errors="replace") for log in logs]
             if all("ready to serve client requests" in text for text in said):

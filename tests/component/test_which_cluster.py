@@ -19,7 +19,7 @@ from provision.inventory.model import EtcdAuth, Secret
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Inventory
 from provision.plans.etcd.state import observe
 from provision.ssh.session import Fleet
-from tests.component.conftest import ARTIFACTS, Boot, Member, Running
+from tests.component.conftest import ARTIFACTS, SERVES_WITHIN, Boot, Member, Running
 from tests.unit import builders
 
 BOOTSTRAP = "--initial-cluster"
@@ -63,13 +63,24 @@ def read(cluster: EtcdCluster, fleet: Fleet) -> str:
 
 
 def wait_serving(running: Running, fleet: Fleet, *names: str) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + SERVES_WITHIN
     while True:
         seen = health.observe(Etcd(running.cluster, fleet))
-        if all(seen.is_member_healthy(name) for name in names):
+        waiting = [name for name in names if not seen.is_member_healthy(name)]
+        if not waiting:
             return
         assert time.monotonic() < deadline, seen.problems
+        for name in waiting:
+            running.members[name].require_running(deadline)
         time.sleep(0.05)
+
+
+def test_a_member_that_has_ended_is_not_waited_for(three: Running, fleet: Fleet) -> None:
+    three.kill("infra1")
+    begun = time.monotonic()
+    with pytest.raises(pytest.fail.Exception, match="infra1 does not serve"):
+        wait_serving(three, fleet, "infra0", "infra1")
+    assert time.monotonic() - begun < SERVES_WITHIN / 2
 
 
 def bootstrap_alone(member: Member) -> None:

@@ -50,7 +50,7 @@ def facts(number: int = 1, **changed: Any) -> HostFacts:
         "users": {},
         "units": {},
         "listeners": {},
-        "disks": {},
+        "disks": {path: disk(path, 90 * GIB) for path in FOLDERS},
         "addresses": frozenset({f"10.0.0.{number}"}),
         "unreachable": {},
         "resolved": {},
@@ -59,6 +59,10 @@ def facts(number: int = 1, **changed: Any) -> HostFacts:
     }
     changed["values"] = values["values"] | changed.get("values", {})
     return HostFacts(**{**values, **changed})
+
+
+#: Where members and workers have their files when an inventory says nothing else.
+FOLDERS = ("/opt/etcd", "/var/lib/etcd", "/opt/alluxio", "/var/lib/alluxio", "/opt/java")
 
 
 def disk(path: str, available: int, total: int = 100 * GIB, device: str = "/dev/sda1") -> Disk:

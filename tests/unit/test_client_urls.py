@@ -261,6 +261,9 @@ def test_without_the_workers_the_former_url_stays(plan: Callable[..., Plan]) -> 
     made = plan(World(), workers=False)
     assert titles(made) == ["change infra2", "change infra3", "change infra1"]
     assert "--no-workers" in left(made)
+    assert left(made).startswith("listen at former client URLs, too (http://10.0.0.1:2379, ")
+    (one,) = (client_urls._stays({"infra1": ["http://a:1"]}, "why", ""),)
+    assert one.what == "listens at former client URLs, too (http://a:1): why"
 
 
 def test_a_worker_that_could_not_be_told_keeps_it(

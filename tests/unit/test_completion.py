@@ -72,7 +72,7 @@ def test_every_kind_of_names_is_answered(tmp_path: Path) -> None:
         "etcd: {members: {a: {host: h}}}\nalluxio: {masters: {m: {host: n}}, "
         "workers: {w1: {host: h}, w2: {host: h2}}}\n"
     )
-    found = {kind: list(complete.candidates(kind.value, "", file)) for kind in Kind}
+    found = {kind: list(complete.candidates(kind.value, "", str(file))) for kind in Kind}
     assert {kind: names for kind, names in found.items() if names} == {
         Kind.MEMBERS: ["a"],
         Kind.MASTERS: ["m"],
@@ -97,7 +97,7 @@ def test_every_kind_of_names_is_answered(tmp_path: Path) -> None:
 def test_a_list(tmp_path: Path, value: str, found: list[str]) -> None:
     file = tmp_path / "x.yml"
     file.write_text("alluxio: {workers: {w1: {host: h}, w2: {host: h2}}}\n")
-    assert list(complete.candidates("workers+", value, file)) == found
+    assert list(complete.candidates("workers+", value, str(file))) == found
 
 
 def test_words_are_read_as_the_shell_would(

@@ -225,11 +225,25 @@ def test_beside_a_start_the_rest_waits_for_the_alarm(done: plan_text.Done) -> No
         "warning",
         "alarm-corrupt",
     )
-    assert note.what == "is not changed while the alarm CORRUPT is raised"
+    assert note.what == "are not changed while the alarm CORRUPT is raised"
     assert note.remedy
     assert [(p.id, p.severity) for p in plan.left] == [("release-newer", "warning")] * 3
     assert plan.left[0].where.startswith("infra1 (")
     assert "deploy-etcd --downgrade" in plan.left[0].remedy
+
+
+def test_one_and_several_are_said_as_such() -> None:
+    left = deploy_etcd._left_until_solved
+    assert left({"NOSPACE"}, ["a"]).what == "is not changed while the alarm NOSPACE is raised"
+    both = left({"NOSPACE", "CORRUPT"}, ["a"]).what
+    assert both == "is not changed while the alarms CORRUPT and NOSPACE are raised"
+    one = builders.member(1)
+    moves = [MemberChange(ChangeKind.ADD, one)]
+    for said in (deploy_etcd._comes_after_the_urls, deploy_etcd._comes_after_the_alarm):
+        assert said(moves).what.startswith("is added, moved or removed ")
+        assert said([*moves, MemberChange(ChangeKind.ADD, builders.member(2))]).what.startswith(
+            "are added, moved or removed "
+        )
 
 
 def test_with_an_alarm_and_nothing_to_change_it_is_said(done: plan_text.Done) -> None:
@@ -261,7 +275,7 @@ def test_what_comes_after_the_alarm_is_said_of_each(done: plan_text.Done) -> Non
     plan = world.plan(with_settings(five, quota_backend_bytes=64 << 20))
     (note,) = [n for n in plan.notes if n.id == "deploy-first"]
     assert (note.where, note.severity) == ("infra4, infra5", "warning")
-    assert note.what == "is added, moved or removed once the alarm is disarmed"
+    assert note.what == "are added, moved or removed once no alarm is raised"
     assert note.remedy == "run invoke deploy-etcd again"
     # The gates ask only those that are there.
     asked = [line for line in gates_of(plan) if line.startswith(" ")]

@@ -48,7 +48,11 @@ class World:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.facts = {
             m.machine: hosts.facts(
-                n, disks={p: hosts.disk(p, 50 * hosts.GIB) for p in ("/var/lib/etcd", "/opt/etcd")}
+                n,
+                disks={
+                    p: hosts.disk(p, 50 * hosts.GIB)
+                    for p in ("/var/lib/etcd", "/opt/etcd", "/opt/other")
+                },
             )
             for n, m in enumerate(CLUSTER.members, 1)
         }

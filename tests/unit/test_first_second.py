@@ -125,5 +125,5 @@ def test_the_command_has_imported_nothing_before_it_handles_ctrl_c() -> None:
     )
     seen = done.stdout.split()
     ours = {name for name in seen if name.partition(".")[0] not in sys.stdlib_module_names}
-    assert ours == {"provision", "provision.cli", "provision.cli.main", "provision.cli.interrupt"}
+    assert ours == {"provision", "provision.cli", "provision.cli.main", "provision.cli.lightly"}
     assert len(seen) < 25, done.stdout  # 20 with Python 3.10, of the standard library

@@ -155,6 +155,8 @@ class TestWritable:
             gates.require_writable(looked(alarms=[ALARM]))
         assert refused.value.id == "alarm-nospace"
         assert refused.value.message == "an alarm of etcd has to be solved first (NOSPACE)"
+        with pytest.raises(PreflightFailed, match=r"^alarms of etcd have .*\(CORRUPT, NOSPACE\)$"):
+            gates.require_writable(looked(alarms=[ALARM, "alarm:CORRUPT"]))
         (problem,) = refused.value.problems
         assert (problem.where, problem.id) == ("etcd", "alarm-nospace")
         assert problem.what == "alarm NOSPACE: etcd takes no writes"
@@ -245,7 +247,7 @@ class TestAfter:
         gate = gates.all_healthy(handle, standing={"NOSPACE", "CORRUPT"})
         assert gate.title == (
             "every member healthy, by a quorum write and read through each (only a read while the "
-            "alarm CORRUPT or NOSPACE is raised)"
+            "alarms CORRUPT or NOSPACE are raised)"
         )
         gate.check()
         assert world.writes == []
@@ -297,7 +299,7 @@ class TestBefore:
 
     def test_two_others_are_both_named(self, world: World, handle: Etcd) -> None:
         world.looks = [looked(waiting=[1, 3])]
-        with pytest.raises(Unhealthy, match="infra2 is not changed while infra1, infra3 is down"):
+        with pytest.raises(Unhealthy, match="infra2 is not changed while infra1, infra3 are down"):
             gates.require_others_healthy(handle, TWO).check()
 
     def test_another_that_is_back_in_a_moment_is_waited_for(

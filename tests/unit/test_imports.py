@@ -71,9 +71,53 @@ def test_the_first_screen_and_the_version_need_none(words: tuple[str, ...]) -> N
     assert imported(*words) == set()
 
 
-def test_names_for_a_completion_need_the_reader_of_yaml() -> None:
-    words = ("--complete-names", "workers", "", "logs", "--inventory", EXAMPLE)
-    assert imported(*words) == {"ruamel"}
+def test_the_version_measures_no_screen() -> None:
+    assert {"shutil", "textwrap"}.isdisjoint(modules("--version"))
+
+
+#: How many modules a completion may import beside Python itself: re, shlex, and what they import.
+#: 45 with Python 3.13.
+COMPLETION = 50
+#: Modules of Python that are no part of it: each takes as long as all names together.
+SLOW = {"typing", "pathlib", "dataclasses", "inspect", "json", "signal", "threading", "urllib"}
+SLOW |= {"importlib", "warnings", "datetime", "ipaddress", "logging", "tempfile"}
+_COMPLETE = """
+import sys
+before = set(sys.modules)
+sys.argv = ["alluxio-provision", "--complete-names", "workers", "", "logs", "-i", sys.argv[1]]
+from provision.cli.main import main
+main()
+print(*sorted(set(sys.modules) - before))
+"""
+
+
+def completed(inventory: str) -> tuple[list[str], set[str]]:
+    """The names for a completion, and the modules that it imports: beside those of a bare Python,
+    without what a site adds to it."""
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", _COMPLETE, inventory],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
+    )
+    *names, found = done.stdout.splitlines()
+    return names, set(found.split())
+
+
+def test_names_for_a_completion_need_hardly_a_module() -> None:
+    names, found = completed(EXAMPLE)
+    assert names
+    assert {name.partition(".")[0] for name in found} & (HEAVY | SLOW) == set()
+    assert len(found) <= COMPLETION, sorted(found)
+
+
+def test_names_in_yaml_that_is_rare_need_its_reader(tmp_path: Path) -> None:
+    path = tmp_path / "inventory.yml"
+    path.write_text("x: &w {host: h}\nalluxio: {workers: {w1: *w}}\n")
+    names, found = completed(str(path))
+    assert names == ["w1"]
+    assert HEAVY & {name.partition(".")[0] for name in found} == {"ruamel"}
 
 
 @pytest.mark.parametrize(

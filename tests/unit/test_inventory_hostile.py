@@ -16,7 +16,7 @@ from ruamel.yaml import YAML
 
 from provision.errors import InventoryError
 from provision.etcd.member import desired as etcd_desired
-from provision.inventory import EXAMPLE, provenance, ranges, read
+from provision.inventory import EXAMPLE, provenance, range_names, read
 from provision.inventory.document import MAX_BYTES
 from provision.inventory.model import EtcdTls
 from provision.ssh.export import ssh_config
@@ -231,7 +231,7 @@ def test_refused_soon(path: Path, text: str) -> None:
 
 
 def test_many_ranges_are_bounded(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ranges, "MAX_ENTRIES", 1000)
+    monkeypatch.setattr(range_names, "MAX_ENTRIES", 1000)
     keys = "".join(f"    w[1-30,{n}]: {{}}\n" for n in range(40))
     assert not accept_or_explain(path, f"etcd:\n  members:\n{keys}".encode())
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from provision.inventory import ranges
-from provision.inventory.ranges import MAX_ENTRIES, RangeError, expand
+from provision.inventory import range_names
+from provision.inventory.range_names import MAX_ENTRIES, RangeError, expand
 from tests.unit.test_inventory_loader import edited, findings, loaded, problems
 
 
@@ -59,9 +59,9 @@ def test_refused(text: str, message: str) -> None:
 
 @pytest.mark.parametrize("text", ["w[1-6]", "w[1-2][1-3]", "w[1-3,4-6]"])
 def test_as_many_as_may_be(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ranges, "MAX_ENTRIES", 6)
+    monkeypatch.setattr(range_names, "MAX_ENTRIES", 6)
     assert len(expand(text)) == 6
-    monkeypatch.setattr(ranges, "MAX_ENTRIES", 5)
+    monkeypatch.setattr(range_names, "MAX_ENTRIES", 5)
     with pytest.raises(RangeError, match="5"):
         expand(text)
 
@@ -81,7 +81,7 @@ TOO_MANY = "16:5: the file stands for more than 4 hosts [inventory-range-invalid
 def test_the_hosts_of_a_file_are_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int, refused: list[str]
 ) -> None:
-    monkeypatch.setattr(ranges, "MAX_ENTRIES", most)
+    monkeypatch.setattr(range_names, "MAX_ENTRIES", most)
     text = ranged('"v[1-2]": {host: "v[1-2]"}', '"w[1-2]": {host: "w[1-2]"}', "x: {}")
     path = tmp_path / "lab.yml"
     found = findings(path, text.replace("    x: {}\n", "").encode())

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from provision.engine.plan import Plan
 from provision.errors import PreflightFailed, Unhealthy
 from provision.etcd.api.values import MemberStatus
 from provision.etcd.cluster.handle import Etcd
@@ -149,10 +150,18 @@ def test_a_disk_without_room_for_a_second_file_is_refused() -> None:
     room = Usage("a", False, 200 * MB, 50 * MB, None, ()).room
     with Fleet(1) as fleet:
 
-        def plan(free: dict[str, int], *, compact: bool = False) -> None:
-            defrag_etcd.plan(on(INVENTORY, fleet), seen("a"), compact=compact, free=free)
+        def plan(free: dict[str, int], *, compact: bool = False) -> Plan:
+            return defrag_etcd.plan(on(INVENTORY, fleet), seen("a"), compact=compact, free=free)
 
-        plan({"a": room, "b": room})  # of c nothing is known
+        assert plan({"a": room, "b": room, "c": room}).notes == ()
+        (note,) = plan({"a": room, "b": room}).notes  # of c nothing is known
+        assert (note.id, note.severity) == ("disk-unmeasured", "warning")
+        assert note.where.startswith("c at ")
+        assert sorted(n.where[:5] for n in plan({}, compact=True).notes) == [
+            "a at ",
+            "b at ",
+            "c at ",
+        ]
         with pytest.raises(PreflightFailed, match="no room") as refused:
             plan({"a": room, "b": room - 1, "c": 0})
         assert [p.id for p in refused.value.problems] == ["disk-full", "disk-full"]

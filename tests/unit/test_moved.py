@@ -166,6 +166,21 @@ def test_one_that_was_stopped_by_a_killed_run(world: World) -> None:
     assert first.after is not None
 
 
+def test_of_two_it_is_said_that_they_are_two(world: World) -> None:
+    world.seen = registered(
+        *(entry(1, "w1"), entry(2, "w2")), live=(entry(1, "w1", 7), entry(2, "w2", 8))
+    )
+    both = changed(changed(world.alluxio, "w1", properties=WEB), "w2", properties=WEB)
+    inventory = builders.inventory(both)
+    with Fleet(2) as fleet:
+        etcd = Etcd(inventory.etcd, fleet)
+        found = world.found(both)
+        stop, _ = moved.steps(inventory, both, etcd, found, world.facts, "start-workers")
+    assert stop.title == "stop w1 and 1 more for the new address"
+    assert stop.after is not None
+    assert stop.after.title == "the leases of w1 and 1 more have ended"
+
+
 def test_one_that_systemd_starts_in_vain_is_stopped_first(world: World) -> None:
     world.unit("w1", "activating")
     plan = world.plan(changed(world.alluxio, "w1", properties=WEB))

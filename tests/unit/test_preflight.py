@@ -109,8 +109,18 @@ class TestRoom:
             SpaceRequirement("/pages", 2 * GIB, "a page store"),
         ]
         problem = only(preflight.hosts({A: facts(disks=one)}, {A: rooms}))
-        assert problem.what.endswith("the release needs 2.1 GB and a page store needs 2.1 GB")
+        assert problem.what == (
+            "/opt, /pages have 3.2 GB free on /dev/sda1, the release needs 2.1 GB and a page store "
+            "needs 2.1 GB"
+        )
         assert self.problems(*rooms, opt=3 * GIB, pages=3 * GIB) == []
+
+    def test_what_cannot_be_measured_is_refused(self) -> None:
+        rooms = [SpaceRequirement(f"/{n}", GIB, "x") for n in ("opt", "a", "b", "a")]
+        problem = only(self.problems(*rooms, opt=GIB))
+        assert (problem.id, problem.severity) == ("disk-unmeasured", "error")
+        assert problem.what == "/a, /b: df does not say how much is free there"
+        assert problem.remedy == "see what it says on that host: df -P /a /b"
 
 
 @pytest.mark.parametrize(
@@ -316,6 +326,17 @@ class TestMembers:
         large = disk("/var/lib/etcd", 50 * GIB, total=1000 * GIB)
         assert self.problems(disks={"/var/lib/etcd": large}) == []
 
+    def test_a_disk_that_cannot_be_measured_is_a_warning(self) -> None:
+        problem = only(self.problems(disks={}))
+        assert (problem.id, problem.severity) == ("disk-unmeasured", "warning")
+        assert problem.what == "/var/lib/etcd: df does not say how much is free there"
+        assert preflight.require([problem]) == (problem,)
+        cluster = replace(self.cluster, backup=EtcdBackup(dir="/backup"))
+        seen = {cluster.members[0].machine: facts(1)}
+        (problem,) = member_preflight.members(cluster, seen)
+        assert (problem.id, problem.severity) == ("disk-unmeasured", "warning")
+        assert problem.what == "/backup: df does not say how much is free there"
+
     def test_a_network_disk_is_a_warning(self) -> None:
         slow = replace(disk("/var/lib/etcd", 90 * GIB), kind="nfs4")
         problem = only(self.problems(disks={"/var/lib/etcd": slow}))
@@ -354,8 +375,11 @@ class TestMembers:
 
     def test_a_time_that_systemd_does_not_know(self) -> None:
         cluster = replace(self.cluster, backup=EtcdBackup(on_calendar="never"))
+        assert cluster.backup is not None
+        data, own = "/var/lib/etcd", disk(cluster.backup.dir, 9 * GIB, device="/dev/sdb1")
+        known = {data: disk(data, 90 * GIB), cluster.backup.dir: own}
         for said, count in (("no\n", 1), ("", 0)):
-            seen = facts(1, commands={backup_timer.CALENDAR: said})
+            seen = facts(1, commands={backup_timer.CALENDAR: said}, disks=known)
             found = member_preflight.members(cluster, {cluster.members[0].machine: seen})
             assert [p.what for p in found] == ["its systemd knows no time such as 'never'"] * count
             assert [p.id for p in found] == ["inventory-value-invalid"] * count

@@ -99,6 +99,19 @@ def test_who_refuses_the_login_may_serve(monkeypatch: pytest.MonkeyPatch) -> Non
     assert [p.id for p in refused.value.problems] == ["etcd-login-refused"] * 3
 
 
+def test_a_disk_that_cannot_be_measured_takes_no_copy() -> None:
+    cluster = builders.etcd()
+    data = PathState("dir", "etcd", "etcd", 0o700, 1)
+    here = {
+        layout.UNIT_PATH: hosts.text(f"{KEY}={cluster.name}\n"),
+        "/var/lib/etcd/member": data,
+    }
+    facts = hosts.facts(1, paths=here, disks={}, commands={"kilobytes": "1"})
+    with pytest.raises(PreflightFailed, match="cannot be used") as refused:
+        recover_etcd._fit(cluster, cluster.members[0], facts)
+    assert [p.id for p in refused.value.problems] == ["disk-unmeasured"]
+
+
 def test_a_disk_that_is_not_mounted_would_bring_the_old_cluster_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -227,7 +227,10 @@ def test_no_worker_is_restarted_while_an_alarm_stands(world: Restored) -> None:
     assert world.asked == []
     (note,) = found.notes
     assert note.id == "worker-left-out"
-    assert "NOSPACE" in note.what
+    assert note.what == "were not checked, because the alarm NOSPACE is raised"
+    world.alarms = frozenset({"NOSPACE", "CORRUPT"})
+    (note,) = world.plan().notes
+    assert note.what.endswith("because the alarms CORRUPT and NOSPACE are raised")
     assert "restart-workers" in note.remedy
 
 

@@ -401,6 +401,7 @@ def test_a_host_that_cannot_be_restored_is_refused(
     bare = {p: s for p, s in good.paths.items() if p != scratch.tool(CLUSTER)}
     for bad, id in (
         (replace(good, disks=full), "disk-full"),
+        (replace(good, disks={}), "disk-unmeasured"),
         (replace(good, paths=foreign), "deploy-first"),
         (replace(good, paths=bare), "deploy-first"),
         (replace(good, paths={}), "deploy-first"),
@@ -421,8 +422,9 @@ def test_a_host_that_has_the_data_already_needs_no_room(
     full = {"/var/lib/etcd": hosts.disk("/var/lib/etcd", 1 << 20)}
     prepared = facts("infra2", mark=first, prepared=first.id)
     for done in (prepared, facts("infra2", mark=first, stamp=first.id)):
-        restore.facts["infra2"] = replace(done, disks=full)
-        assert look().continues
+        for disks in (full, {}):
+            restore.facts["infra2"] = replace(done, disks=disks)
+            assert look().continues
     restore.facts["infra2"] = replace(facts("infra2", mark=first), disks=full)
     with pytest.raises(PreflightFailed, match="preflight failed"):
         look()

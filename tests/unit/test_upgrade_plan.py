@@ -732,12 +732,12 @@ def look(
         (look(("infra3",)), "infra2", "3.6.16", "infra3 is not healthy"),
         (look(("infra1", "infra2", "infra3")), "infra2", "", "infra1, infra3 are not healthy"),
         (look(("infra2",)), None, "", "infra2 is not healthy"),
-        (look(alarms={"infra1": ("alarm:NOSPACE",)}), "infra2", "", "alarm NOSPACE is raised"),
+        (look(alarms={"infra1": ("alarm:NOSPACE",)}), "infra2", "", "the alarm NOSPACE is raised"),
         (
             look(alarms={"infra1": ("alarm:NOSPACE",), "infra2": ("alarm:CORRUPT",)}),
             None,
             "",
-            "alarm CORRUPT, NOSPACE is raised",
+            "the alarms CORRUPT and NOSPACE are raised",
         ),
         # A downgrade waits for the data of the member that it is about to restart.
         (

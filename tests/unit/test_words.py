@@ -159,10 +159,10 @@ def test_names_of_hosts_are_not_taken_for_mistyped_tasks() -> None:
 def test_the_inventory_in_force(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PROVISION_INVENTORY", raising=False)
     for words in ("status -i x.yml", "status -ix.yml", "status --inventory=x.yml -n"):
-        assert inventory_in_force(words.split()) == Path("x.yml")
-    assert inventory_in_force(["status"]) == Path("inventory/inventory.yml")
+        assert inventory_in_force(words.split()) == "x.yml"
+    assert inventory_in_force(["status"]) == "inventory/inventory.yml"
     monkeypatch.setenv("PROVISION_INVENTORY", "y.yml")
-    assert inventory_in_force(["status"]) == Path("y.yml")
+    assert inventory_in_force(["status"]) == "y.yml"
     file = tmp_path / "x.yml"
     file.write_text(
         "etcd: {members: {'a[1-2]': {host: 'h[1-2]'}}}\nalluxio: {workers: {audit: {host: w}}}\n"

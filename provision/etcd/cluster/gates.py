@@ -11,7 +11,7 @@ from provision.etcd.cluster import hashes, health
 from provision.etcd.cluster.handle import Etcd
 from provision.etcd.cluster.health import ClusterHealth
 from provision.inventory.resolved import EtcdMember
-from provision.text import share
+from provision.text import share, verb
 
 #: Seconds for a member to become healthy after a start or a restart.
 HEALTHY_WITHIN = 60.0
@@ -59,8 +59,9 @@ def require_writable(seen: ClusterHealth, sparing: Collection[str] = ()) -> None
         )
         for kind in kinds
     ]
+    first = verb(kinds, "an alarm of etcd has", "alarms of etcd have")
     raise PreflightFailed(
-        f"an alarm of etcd has to be solved first ({', '.join(kinds)})",
+        f"{first} to be solved first ({', '.join(kinds)})",
         problems,
         id=problems[0].id,
     )
@@ -93,7 +94,7 @@ def all_healthy(
 
     title = "every member healthy, by a quorum write and read through each"
     if standing:
-        title += f" (only a read while the alarm {' or '.join(sorted(standing))} is raised)"
+        title += f" (only a read while {health.raised(standing, 'or')})"
     return Gate(title, check)
 
 
@@ -132,7 +133,7 @@ def require_others_healthy(etcd: Etcd, member: EtcdMember) -> Gate:
         if away := sick(look):
             names = ", ".join(m.name for m in away)
             raise Unhealthy(
-                f"{member.name} is not changed while {names} is down",
+                f"{member.name} is not changed while {names} {verb(away)} down",
                 look.problems,
                 id="quorum-at-risk",
             )

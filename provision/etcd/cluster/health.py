@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Generator
+from collections.abc import Collection, Generator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 
@@ -25,7 +25,7 @@ from provision.etcd.cluster.served_certs import CertificateState, expiry, shown_
 from provision.ids import Id
 from provision.inventory import etcd_releases
 from provision.inventory.resolved import EtcdCluster, EtcdMember
-from provision.text import counted, size
+from provision.text import counted, size, verb
 
 __all__ = [
     "ClusterHealth",
@@ -490,6 +490,17 @@ ALARM_REMEDIES = {
     "CORRUPT": "invoke disarm-alarms: it compares the members' data and says which to replace",
 }
 ALARM_IDS: dict[str, Id] = {"NOSPACE": "alarm-nospace", "CORRUPT": "alarm-corrupt"}
+
+
+def raised(kinds: Collection[str], tie: str = "and") -> str:
+    """That these alarms stand: ``the alarm CORRUPT is raised``, ``the alarms CORRUPT and NOSPACE
+    are raised``."""
+    return f"{named(kinds, tie)} {verb(kinds)} raised"
+
+
+def named(kinds: Collection[str], tie: str = "and") -> str:
+    """These alarms: ``the alarm CORRUPT``, ``the alarms CORRUPT and NOSPACE``."""
+    return f"the {verb(kinds, 'alarm', 'alarms')} {f' {tie} '.join(sorted(kinds))}"
 
 
 def _disagreements(health: ClusterHealth) -> list[Problem]:

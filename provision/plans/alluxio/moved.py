@@ -24,6 +24,7 @@ from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, Inventor
 from provision.plans.alluxio import forget_worker
 from provision.plans.alluxio.stop_workers import STOPPED
 from provision.ssh.session import Fleet
+from provision.text import verb
 
 _STOP = unit_changes.stop(desired.UNIT)
 
@@ -136,7 +137,7 @@ def steps(
     ]
     names = _named(moved)
     ended = Step(
-        f"stop {names} for the new address" if up else f"wait until the lease of {names} has ended",
+        f"stop {names} for the new address" if up else f"wait until {_leases(moved)}",
         tuple(HostChanges(name, machine, (_STOP,)) for name, machine in up),
         after=_ended(alluxio, etcd, moved),
         at_once=inventory.parallel,
@@ -178,7 +179,7 @@ def _ended(alluxio: AlluxioCluster, etcd: Etcd, moved: Sequence[Moved]) -> Gate:
     ids = [m.worker_id for m in moved]
     remedy = "invoke decommission-worker NAME --revoke-lease ends it; then start the worker"
     wait = leases.Wait(alluxio, etcd, lambda seen: [i for i in ids if i in seen.live], remedy)
-    return Gate(f"the lease of {_named(moved)} has ended", wait)
+    return Gate(_leases(moved), wait)
 
 
 def _own(fleet: Fleet, asked: Collection[tuple[Moved, Registration]]) -> set[str]:
@@ -207,6 +208,12 @@ def _clone(alluxio: AlluxioCluster, one: Moved, r: Registration, why: str) -> Pr
         f"it, wait until its lease has ended, and invoke forget-worker {one.worker_id}",
         id="worker-registered-elsewhere",
     )
+
+
+def _leases(moved: Sequence[Moved]) -> str:
+    """What is waited for."""
+    leases, have = verb(moved, "lease", "leases"), verb(moved, "has", "have")
+    return f"the {leases} of {_named(moved)} {have} ended"
 
 
 def _named(moved: Sequence[Moved]) -> str:

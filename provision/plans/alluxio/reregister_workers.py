@@ -80,7 +80,7 @@ class Watch:
     def _look(self) -> None:
         if kinds := health.observe(self._etcd).alarms:
             # etcd grants no lease then: a restarted worker would lose its registration.
-            what = f"were not checked, because the alarm {' and '.join(sorted(kinds))} is raised"
+            what = f"were not checked, because {health.raised(kinds)}"
             remedy = "solve the alarm, then invoke disarm-alarms and invoke restart-workers"
             self._notes = (Problem("the workers", what, remedy, "warning", id="worker-left-out"),)
             return

@@ -21,6 +21,7 @@ from provision.host.diff import Change
 from provision.host.effects import Effect
 from provision.inventory.resolved import EtcdMember, Inventory
 from provision.plans.etcd.state.observe import EtcdState
+from provision.text import verb
 
 _UNKNOWN = "other clusters in this etcd cannot be listed"
 REPEAT = "run invoke deploy-etcd again"
@@ -159,7 +160,7 @@ def _every(urls: Mapping[str, Sequence[str]]) -> str:
 
 
 def _stays(urls: Mapping[str, Sequence[str]], why: str, remedy: str) -> Problem:
-    what = f"listens at former client URLs, too ({_every(urls)}): {why}"
+    what = f"{verb(urls, 'listens', 'listen')} at former client URLs, too ({_every(urls)}): {why}"
     return Problem(", ".join(urls), what, remedy, "warning", id="client-url-former")
 
 

@@ -183,15 +183,16 @@ def _before_urls_go(observed: EtcdState, later: Sequence[EtcdMember], alarm: _Al
     if later:
         return f"{', '.join(m.name for m in later)} {verb(later, 'comes', 'come')} first"
     if alarm.kinds:
-        return f"the alarm {' and '.join(sorted(alarm.kinds))} comes first"
+        return f"{health.named(alarm.kinds)} {verb(alarm.kinds, 'comes', 'come')} first"
     away = [m.member.name for m in observed.health.members if not m.healthy]
     return f"{', '.join(away)} {verb(away)} not healthy" if away else ""
 
 
 def _comes_after_the_urls(moves: Sequence[MemberChange]) -> Problem:
-    names = ", ".join(dict.fromkeys(m.member.name for m in moves))
-    what = "is added, moved or removed when the change of the client URLs is at its end"
-    return Problem(names, what, client_urls.REPEAT, "warning", id="deploy-first")
+    names = list(dict.fromkeys(m.member.name for m in moves))
+    what = "added, moved or removed when the change of the client URLs is at its end"
+    what = f"{verb(names)} {what}"
+    return Problem(", ".join(names), what, client_urls.REPEAT, "warning", id="deploy-first")
 
 
 def _no_member(name: str) -> Problem:
@@ -248,16 +249,17 @@ def _beside_a_start(
 
 
 def _comes_after_the_alarm(moves: Sequence[MemberChange]) -> Problem:
-    names = ", ".join(dict.fromkeys(m.member.name for m in moves))
-    what = "is added, moved or removed once the alarm is disarmed"
-    return Problem(names, what, "run invoke deploy-etcd again", "warning", id="deploy-first")
+    names = list(dict.fromkeys(m.member.name for m in moves))
+    what = f"{verb(names)} added, moved or removed once no alarm is raised"
+    remedy = "run invoke deploy-etcd again"
+    return Problem(", ".join(names), what, remedy, "warning", id="deploy-first")
 
 
 def _left_until_solved(kinds: Collection[str], names: Sequence[str]) -> Problem:
     """The warning that these members are left as they are. While etcd takes no writes, a change
     could not be verified; a start is a repair."""
     kind = min(kinds)
-    what = f"is not changed while the alarm {' and '.join(sorted(kinds))} is raised"
+    what = f"{verb(names)} not changed while {health.raised(kinds)}"
     remedy = health.ALARM_REMEDIES.get(kind, "")
     error_id = health.ALARM_IDS.get(kind, "alarm-raised")
     return Problem(", ".join(names), what, remedy, "warning", id=error_id)

@@ -583,7 +583,7 @@ def _trouble(seen: ClusterHealth, member: EtcdMember | None, release: str = "") 
     sick = [m.member.name for m in seen.members if not m.healthy]
     alarms = sorted({a for m in seen.members if m.status is not None for a in m.status.alarms})
     if alarms:
-        return f"alarm {', '.join(alarms)} is raised"
+        return health.raised(alarms)
     others = [name for name in sick if member is None or name != member.name]
     return f"{', '.join(others)} {verb(others)} not healthy" if others else ""
 

@@ -20,7 +20,7 @@ from provision.etcd.api.errors import EtcdRefused
 from provision.etcd.cluster import gates, health, reconfigure
 from provision.etcd.cluster.handle import Etcd
 from provision.etcd.cluster.health import ClusterHealth
-from provision.host import gather
+from provision.host import disks, gather
 from provision.host.facts import Probe
 from provision.inventory import etcd_releases
 from provision.inventory.etcd_releases import State
@@ -177,8 +177,17 @@ def plan(
         others = [m for m in cluster.members if m.name != member.name]
         steps.append(_defrag_step(etcd, member, others, sizes[member.name], every=every or compact))
     guards = tuple(m.machine for m in cluster.members)
-    notes = (_stalls(cluster, sizes),) if len(cluster.members) == 1 and chosen else ()
-    return Plan("defrag-etcd", cluster.name, tuple(steps), notes, guards)
+    notes = [_stalls(cluster, sizes)] if len(cluster.members) == 1 and chosen else []
+    notes += [
+        disks.unmeasured(_where(m), [m.data_dir], "warning")
+        for m in chosen
+        if free is not None and m.name not in free
+    ]
+    return Plan("defrag-etcd", cluster.name, tuple(steps), tuple(notes), guards)
+
+
+def _where(member: EtcdMember) -> str:
+    return f"{member.name} at {member.machine.host} ({member.machine.where})"
 
 
 def free_space(etcd: Etcd) -> dict[str, int]:
@@ -238,7 +247,7 @@ def _stalls(cluster: EtcdCluster, sizes: Mapping[str, Usage]) -> Problem:
 
 def _require_room(cluster: EtcdCluster, chosen: Sequence[Usage], free: Mapping[str, int]) -> None:
     """Raises :class:`PreflightFailed` when a disk has no room for the rewritten database."""
-    where = {m.name: f"{m.name} at {m.machine.host} ({m.machine.where})" for m in cluster.members}
+    where = {m.name: _where(m) for m in cluster.members}
     data = {m.name: m.data_dir for m in cluster.members}
     problems = [
         Problem(

@@ -22,7 +22,7 @@ from provision.etcd.cluster.health import ClusterHealth
 from provision.etcd.member import desired, layout, recovery_marker
 from provision.etcd.member.backups import STAMP
 from provision.etcd.member.recovery_marker import RecoveryMarker
-from provision.host import gather, safely
+from provision.host import disks, gather, safely
 from provision.host.diff import Change
 from provision.host.effects import Effect
 from provision.host.facts import STATE_DIR, HostFacts, Probe
@@ -299,7 +299,9 @@ def _fit(cluster: EtcdCluster, chosen: EtcdMember, facts: HostFacts) -> None:
             what = f"du does not say how large {chosen.data_dir}/member is, which is to be copied"
             remedy = f"try it there by hand: du -sk {chosen.data_dir}/member"
             problem = Problem(where, what, remedy, id="recovery-source-unfit")
-        elif disk is None or disk.available > (kilobytes << 10) + (64 << 20):
+        elif disk is None:
+            problem = disks.unmeasured(where, [chosen.data_dir])
+        elif disk.available > (kilobytes << 10) + (64 << 20):
             return
         else:
             what = f"{chosen.data_dir} has no room for a copy of its data ({size(kilobytes << 10)})"

@@ -399,8 +399,10 @@ def _problems(
     disk = facts.disks.get(member.data_dir)
     needed = length * ROOM + WAL_BYTES
     done = _restored(member, facts, mark) or _prepared(member, facts, mark)
-    if disk is None or disk.available >= needed or done:
+    if done or (disk is not None and disk.available >= needed):
         return []
+    if disk is None:
+        return [disks.unmeasured(where, [member.data_dir])]
     return [
         Problem(
             where,

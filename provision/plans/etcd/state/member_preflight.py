@@ -8,7 +8,7 @@ from provision.errors import Problem
 from provision.etcd.cluster.health import ClusterHealth
 from provision.etcd.member import backup_timer, layout, routes
 from provision.etcd.member import desired as etcd
-from provision.host import preflight
+from provision.host import disks, preflight
 from provision.host.facts import HostFacts
 from provision.host.ownership import owner
 from provision.inventory.model import version_tuple
@@ -183,7 +183,7 @@ def _foreign(cluster: EtcdCluster, member: EtcdMember, f: HostFacts, where: str)
 def _disk(member: EtcdMember, f: HostFacts, where: str) -> list[Problem]:
     disk = f.disks.get(member.data_dir)
     if disk is None:
-        return []
+        return [disks.unmeasured(where, [member.data_dir], "warning")]
     problems: list[Problem] = []
     if disk.used_percent >= MAX_DISK_PERCENT and disk.available < 10 * MIN_DATA_BYTES:
         problems.append(
@@ -219,6 +219,8 @@ def _backups(cluster: EtcdCluster, member: EtcdMember, f: HostFacts, where: str)
         remedy = "correct etcd.backup.on_calendar: systemd-analyze calendar says what is wrong"
         problems.append(Problem(where, what, remedy, id="inventory-value-invalid"))
     disk, data = f.disks.get(backup.dir), f.disks.get(member.data_dir)
+    if disk is None:
+        problems.append(disks.unmeasured(where, [backup.dir], "warning"))
     if disk is None or data is None:
         return problems
     if (disk.device, disk.total) == (data.device, data.total) and not backup.same_disk:
