@@ -117,6 +117,8 @@ def join(
                 one.known,
             )
         )
+    if not info:
+        return found
     ids = {one.worker_id for one in seen}
     return _with_rows_of_no_id(found, info, ids, whole=not registered.cut)
 
@@ -376,14 +378,14 @@ def _stranger(
 
 
 def _with_rows_of_no_id(
-    found: list[NodeVerdict], info: Sequence[NodeRow] | None, ids: set[str], *, whole: bool
+    found: list[NodeVerdict], info: Sequence[NodeRow], ids: set[str], *, whole: bool
 ) -> list[NodeVerdict]:
     """``found``, with the rows of ``info nodes`` that are not in etcd."""
     missing = {
         (n.host.lower(), n.port): i for i, n in enumerate(found) if n.state is State.UNREGISTERED
     }
     result = list(found)
-    for row in info or ():
+    for row in info:
         if row.worker_id in ids:
             continue
         at = missing.get((row.host.lower(), row.port))

@@ -92,8 +92,8 @@ def verdict(
     notes: Sequence[str] = (),
     registration: Registration | None = None,
 ) -> NodeVerdict:
-    at = worker.name, worker.hostname, worker.rpc_port
-    return NodeVerdict(*at, state, worker_id, status, tuple(notes), registration)
+    name, host, port = worker.name, worker.hostname, worker.rpc_port
+    return NodeVerdict(name, host, port, state, worker_id, status, tuple(notes), registration)
 
 
 def undeclared(row: NodeRow, note: str) -> NodeVerdict:
