@@ -89,11 +89,19 @@ def json_pieces(document: Any, name: str, rows: Iterable[Any]) -> Iterator[str]:
     indent = " " * (len(before) - before.rfind("\n") - 1)
     rows = iter(rows)
     begin = before + place[:-1]
+    # Rows become text as deep inside lists as they are in the document: then they stand as there.
+    head, _, tail = json_text(_inside([], len(indent) // 2)).partition("[]")
+    first, last = len(head) + 1, -len(f"\n{indent}]{tail}")
     while some := list(itertools.islice(rows, ROWS)):
-        lines = json_text(some)[1:-3]  # without the list's own brackets
-        yield begin + lines.replace("\n", f"\n{indent}")
+        yield begin + json_text(_inside(some, len(indent) // 2))[first:last]
         begin = ","
     yield (begin if begin != "," else f"\n{indent}") + place[-1:] + after
+
+
+def _inside(rows: list[Any], depth: int) -> list[Any]:
+    for _ in range(depth):
+        rows = [rows]
+    return rows
 
 
 def emit_json_line(document: Any) -> None:

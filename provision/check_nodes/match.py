@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from operator import attrgetter
 from types import MappingProxyType
 
 from provision.alluxio.commands.nodes import NodeRow
@@ -15,7 +16,14 @@ from provision.alluxio.membership.registrations import (
     RegistrationSnapshot,
     UnknownRegistration,
 )
-from provision.check_nodes.verdict import NodeVerdict, State, address, undeclared, verdict
+from provision.check_nodes.verdict import (
+    NodeVerdict,
+    State,
+    address,
+    lower,
+    undeclared,
+    verdict,
+)
 from provision.inventory.resolved import AlluxioCluster, AlluxioWorker
 
 #: Ids that a note lists.
@@ -37,7 +45,13 @@ class _Seen:
 
     @property
     def address(self) -> tuple[str, int]:
-        return self.host.lower(), self.port
+        return lower(self.host), self.port
+
+    def is_at(self, worker: AlluxioWorker) -> bool:
+        """Whether this is the worker's address."""
+        if self.host == worker.hostname and self.port == worker.rpc_port:
+            return True
+        return self.address == address(worker)
 
     @property
     def known(self) -> Registration | None:
@@ -67,7 +81,7 @@ def join(
             found.append(verdict(worker, State.UNREGISTERED))
             continue
         notes = list(one.notes)
-        if one.host and one.address != address(worker):
+        if one.host and not one.is_at(worker):
             notes.append(
                 f"registered as {one.host}:{one.port}, "
                 f"the inventory says {worker.hostname}:{worker.rpc_port}"
@@ -84,11 +98,11 @@ def join(
     owned = {one.worker_id for one in claimed.values()}
     strangers = [one for one in seen if one.worker_id not in owned]
     by_address = {address(w): w for w in alluxio.workers if strangers}
-    by_host = {w.hostname.lower(): w for w in alluxio.workers if strangers}
+    by_host = {lower(w.hostname): w for w in alluxio.workers if strangers}
     for one in strangers:
         status, differing = _compare(one, rows, asked=info is not None)
         at = by_address.get(one.address)
-        notes = [_stranger(one, at, by_host.get(one.host.lower()), claimed), *one.notes]
+        notes = [_stranger(one, at, by_host.get(lower(one.host)), claimed), *one.notes]
         if one.lease in expired:
             notes.append(_stale(expired[one.lease]))
         found.append(
@@ -103,6 +117,8 @@ def join(
                 one.known,
             )
         )
+    if not info:
+        return found
     ids = {one.worker_id for one in seen}
     return _with_rows_of_no_id(found, info, ids, whole=not registered.cut)
 
@@ -215,6 +231,8 @@ def _sharing(
     """The identities that the values of several keys have, each with the ids of these keys."""
     first: dict[str, str] = {}
     found: dict[str, dict[str, None]] = {}
+    if all(_has_own_id(*item) for entries in (authorized, live) for item in entries.items()):
+        return found
     for entries in (authorized, live):
         for worker_id, entry in entries.items():
             known = authorized.get(worker_id) if entries is live else None
@@ -226,6 +244,13 @@ def _sharing(
                 if other != worker_id:
                     found.setdefault(bare, {other: None})[worker_id] = None
     return found
+
+
+def _has_own_id(worker_id: str, entry: Entry) -> bool:
+    """Whether a value has the id of its key, or none. So it is with nearly all of thousands of
+    workers, and then no two keys share one."""
+    registration = entry.registration
+    return not isinstance(registration, Registration) or registration.identity in ("", worker_id)
 
 
 def _identity_notes(
@@ -272,36 +297,41 @@ def _claims(
     Among live ids the address decides, because clients connect to it. Among dead ids the identity
     decides, because the worker comes back with it.
     """
-    by_address: dict[tuple[str, int], list[_Seen]] = {}
+    # Nearly every address has one id: thousands of lists of one would take a megabyte.
+    first: dict[tuple[str, int], _Seen] = {}
+    others: dict[tuple[str, int], list[_Seen]] = {}
     by_identity: dict[str, list[_Seen]] = {}
-    for one in sorted(seen, key=lambda s: -s.revision):
-        by_address.setdefault(one.address, []).append(one)
+    for one in sorted(seen, key=attrgetter("revision"), reverse=True):
+        at = one.address
+        if first.setdefault(at, one) is not one:
+            others.setdefault(at, []).append(one)
         if identities:
             by_identity.setdefault(_bare(one.worker_id), []).append(one)
 
-    def at_address(worker: AlluxioWorker) -> list[_Seen]:
-        return by_address.get(address(worker), [])
+    def at_address(worker: AlluxioWorker) -> Sequence[_Seen]:
+        at = address(worker)
+        return (first[at], *others.get(at, ())) if at in first else ()
 
-    def of_identity(worker: AlluxioWorker) -> list[_Seen]:
+    def of_identity(worker: AlluxioWorker) -> Sequence[_Seen]:
         known = identities.get(worker.name)
         return by_identity.get(_bare(known), []) if known else []
 
     claimed: dict[str, _Seen] = {}
     taken: set[str] = set()
+    left = workers
     for live, candidates in (
         (True, at_address),
         (True, of_identity),
         (False, of_identity),
         (False, at_address),
     ):
-        for worker in workers:
-            if worker.name in claimed:
-                continue
+        for worker in left:
             for one in candidates(worker):
                 if one.live == live and one.worker_id not in taken:
                     claimed[worker.name] = one
                     taken.add(one.worker_id)
                     break
+        left = [worker for worker in left if worker.name not in claimed]
     return claimed
 
 
@@ -348,14 +378,14 @@ def _stranger(
 
 
 def _with_rows_of_no_id(
-    found: list[NodeVerdict], info: Sequence[NodeRow] | None, ids: set[str], *, whole: bool
+    found: list[NodeVerdict], info: Sequence[NodeRow], ids: set[str], *, whole: bool
 ) -> list[NodeVerdict]:
     """``found``, with the rows of ``info nodes`` that are not in etcd."""
     missing = {
         (n.host.lower(), n.port): i for i, n in enumerate(found) if n.state is State.UNREGISTERED
     }
     result = list(found)
-    for row in info or ():
+    for row in info:
         if row.worker_id in ids:
             continue
         at = missing.get((row.host.lower(), row.port))
@@ -373,5 +403,6 @@ def _with_rows_of_no_id(
 
 
 def _bare(identity: str) -> str:
-    """An identity in one spelling: without ``worker-`` and dashes."""
-    return identity.removeprefix("worker-").replace("-", "").lower()
+    """An identity in one spelling: without ``worker-`` and dashes. A number may be below 0."""
+    bare = identity.removeprefix("worker-").lower()
+    return bare[:1] + bare[1:].replace("-", "")

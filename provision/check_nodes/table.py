@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from provision import progress, terminal
@@ -132,7 +131,7 @@ def _listed(
     rows = [
         kind.first
         if kind.count == 1
-        else replace(kind.first, name=kind.name, host="", worker_id=None)
+        else kind.first._replace(name=kind.name, host="", worker_id=None)
         for kind in short.kinds
     ]
     parts: list[RenderableType] = [Sentence(f"{len(nodes)} workers: {short.totals}", "bold"), ""]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from provision.alluxio.commands.nodes import NodeRow
 from provision.alluxio.membership.registrations import Registration
@@ -33,8 +33,7 @@ class State(str, Enum):
 _GOOD = (State.LIVE, State.REACHABLE)
 
 
-@dataclass(frozen=True, slots=True)
-class NodeVerdict:
+class NodeVerdict(NamedTuple):
     """One worker. ``name`` is None for an undeclared worker.
 
     ``info_nodes`` is the status in ``info nodes``; None when the worker is not listed (or ``info
@@ -93,8 +92,8 @@ def verdict(
     notes: Sequence[str] = (),
     registration: Registration | None = None,
 ) -> NodeVerdict:
-    at = worker.name, worker.hostname, worker.rpc_port
-    return NodeVerdict(*at, state, worker_id, status, tuple(notes), registration)
+    name, host, port = worker.name, worker.hostname, worker.rpc_port
+    return NodeVerdict(name, host, port, state, worker_id, status, tuple(notes), registration)
 
 
 def undeclared(row: NodeRow, note: str) -> NodeVerdict:
@@ -103,4 +102,9 @@ def undeclared(row: NodeRow, note: str) -> NodeVerdict:
 
 
 def address(worker: AlluxioWorker) -> tuple[str, int]:
-    return worker.hostname.lower(), worker.rpc_port
+    return lower(worker.hostname), worker.rpc_port
+
+
+def lower(host: str) -> str:
+    """``host`` in lower case. Nearly all are, and then it is not copied."""
+    return host if host.islower() else host.lower()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
 from types import MappingProxyType
 
 from provision.alluxio.commands.nodes import NodeRow
@@ -40,7 +39,7 @@ def verdicts(
     elif registered is not None:
         found = etcd_view.join(alluxio, registered, info, identities or {}, expired)
         if registered.cut:  # a key that was not found may be among those that were not read
-            found = [replace(n, state=State.UNDETERMINED) if _absent(n) else n for n in found]
+            found = [n._replace(state=State.UNDETERMINED) if _absent(n) else n for n in found]
     elif info is not None:
         found = _by_info_nodes(alluxio, info)
     else:
@@ -62,17 +61,17 @@ def _with_listeners(n: NodeVerdict, seen: Readiness | None) -> NodeVerdict:
     if n.name is None:
         return n
     if seen is None:
-        return replace(n, notes=(*n.notes, "its host could not be asked"))
+        return n._replace(notes=(*n.notes, "its host could not be asked"))
     there = n.state in (State.LIVE, State.REACHABLE)
     # When the worker is down, the state of its listeners says nothing new.
     notes = seen.notes if there else ()
-    return replace(n, ready=there and seen.ready, notes=(*n.notes, *notes))
+    return n._replace(ready=there and seen.ready, notes=(*n.notes, *notes))
 
 
 def _not_installed(n: NodeVerdict) -> NodeVerdict:
     if n.state in (State.UNREGISTERED, State.UNREACHABLE, State.UNDETERMINED):
-        return replace(n, state=State.NOT_INSTALLED, notes=(NOT_INSTALLED, *n.notes))
-    return replace(n, notes=(*n.notes, "its host has no Alluxio"))
+        return n._replace(state=State.NOT_INSTALLED, notes=(NOT_INSTALLED, *n.notes))
+    return n._replace(notes=(*n.notes, "its host has no Alluxio"))
 
 
 def _by_info_nodes(alluxio: AlluxioCluster, info: Sequence[NodeRow]) -> list[NodeVerdict]:

@@ -10,9 +10,9 @@ from __future__ import annotations
 import codecs
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 from provision import bounds
 from provision.inventory.findings import Findings, Mark
@@ -29,8 +29,7 @@ _NOT_ONE_LINE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\u
 _UNQUOTED_RANGE = re.compile(r"[{,].*\w\.?\[[0-9]+[-,][0-9]+")
 
 
-@dataclass(frozen=True, slots=True)
-class Scalar:
+class Scalar(NamedTuple):
     """Text as written. ``plain`` text is unquoted; ``ranged`` text comes from a range."""
 
     text: str
@@ -43,20 +42,17 @@ class Scalar:
         return self.plain and self.text in _NULLS
 
 
-@dataclass(frozen=True, slots=True)
-class Sequence:
+class Sequence(NamedTuple):
     items: tuple[Node, ...]
     mark: Mark
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     key: Scalar
     value: Node
 
 
-@dataclass(frozen=True, slots=True)
-class Mapping:
+class Mapping(NamedTuple):
     entries: dict[str, Entry]
     mark: Mark
 
@@ -252,11 +248,11 @@ def _mark(event: Any) -> Mark:
 def _used_at(node: Node, place: Mark) -> Node:
     """A copy of ``node`` whose marks say that it is used at ``place``."""
     if isinstance(node, Scalar):
-        return replace(node, mark=node.mark.at(place))
+        return node._replace(mark=node.mark.at(place))
     if isinstance(node, Sequence):
         return Sequence(tuple(_used_at(n, place) for n in node.items), node.mark.at(place))
     entries = {
-        name: Entry(replace(e.key, mark=e.key.mark.at(place)), _used_at(e.value, place))
+        name: Entry(e.key._replace(mark=e.key.mark.at(place)), _used_at(e.value, place))
         for name, e in node.entries.items()
     }
     return Mapping(entries, node.mark.at(place))

@@ -103,15 +103,17 @@ def _typed(root: document.Mapping, path: Path, findings: Findings) -> LoadedInve
     if file is None:
         return None
 
-    places = {
-        f"{group}.{hosts}.{name}": findings.where(document.place(entry))
+    where = {
+        hosts: {
+            name: findings.where(document.place(entry))
+            for name, entry in document.entries(root, (group, hosts)).items()
+        }
         for group, hosts in ranges.EXPANDED
-        for name, entry in document.entries(root, (group, hosts)).items()
     }
     for name in file.etcd.members:  # an external etcd's are not in the file
         at = findings.where(document.locate(root, ("etcd", "members", name)))
-        places.setdefault(f"etcd.members.{name}", at)
-    inventory = resolve(file, path, places)
+        where["members"].setdefault(name, at)
+    inventory = resolve(file, path, where)
     checks.check(checks.Context(file, inventory, root, findings, broken, unknown))
     return LoadedInventory(inventory, file, root, findings.warnings)
 
@@ -124,13 +126,13 @@ def _plain(node: document.Node, under: str = "") -> Any:
         return _setting(node) if under == "settings" else node.text
     if isinstance(node, document.Sequence):
         return [_plain(item) for item in node.items]
-    values = {
-        name: _plain(entry.value, under if under == "settings" else name)
-        for name, entry in node.entries.items()
-    }
-    if under in _FREE:
-        return values
-    return {name: value for name, value in values.items() if value is not None}
+    free, deep = under in _FREE, under == "settings"
+    values: dict[str, Any] = {}
+    for name, entry in node.entries.items():
+        value = _plain(entry.value, under if deep else name)
+        if value is not None or free:
+            values[name] = value
+    return values
 
 
 def _setting(scalar: document.Scalar) -> model.Scalar:

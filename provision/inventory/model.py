@@ -84,7 +84,7 @@ def _known_host(host: str) -> str:
             raise ValueError(
                 f"{host!r} is not an IPv6 address; ports have keys of their own"
             ) from None
-    elif re.fullmatch(r"[0-9.]+", host):
+    elif not host.strip("0123456789."):
         try:
             IPv4Address(host)
         except AddressValueError:

@@ -12,8 +12,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import MappingProxyType
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 from provision.errors import UsageError
@@ -190,8 +189,7 @@ class EtcdCluster:
         raise UsageError(f"{name!r} is no etcd member (there: {names})", id="name-unknown")
 
 
-@dataclass(frozen=True, slots=True)
-class AlluxioWorker:
+class AlluxioWorker(NamedTuple):
     name: str
     machine: Machine
     hostname: str
@@ -295,9 +293,10 @@ def local_path(given: Path, inventory: Path) -> Path:
 
 
 def resolve(
-    file: model.InventoryFile, path: Path, where: Mapping[str, str] = MappingProxyType({})
+    file: model.InventoryFile, path: Path, where: Mapping[str, Mapping[str, str]]
 ) -> Inventory:
-    """The resolved inventory. ``where`` maps ``etcd.members.NAME`` and the like to file:line."""
+    """The resolved inventory. ``where``: each host's file:line by its name, for ``members``,
+    ``masters`` and ``workers``."""
 
     @functools.cache
     def absolute(p: Path) -> Path:
@@ -317,12 +316,12 @@ def resolve(
             connect_timeout=ssh.connect_timeout or DEFAULT_CONNECT_TIMEOUT,
         )
 
-    def machine(host: str, own: model.Ssh, key: str) -> Machine:
+    def machine(host: str, own: model.Ssh, place: str) -> Machine:
         at = shared
         if own.model_fields_set:
             fields = {f: getattr(own, f) for f in own.model_fields_set}
             at = reached(file.ssh.model_copy(update=fields))
-        return at(host=host, where=where[key])
+        return at(host=host, where=place)
 
     def source(s: model.Source) -> model.Source:
         update: dict[str, object] = {}
@@ -343,7 +342,7 @@ def resolve(
     members = tuple(
         EtcdMember(
             name=name,
-            machine=machine(m.host, m.ssh, f"etcd.members.{name}"),
+            machine=machine(m.host, m.ssh, where["members"][name]),
             address=m.address or m.host,
             client_port=m.client_port or e.client_port,
             peer_port=m.peer_port or e.peer_port,
@@ -392,7 +391,7 @@ def resolve(
         workers = tuple(
             AlluxioWorker(
                 name=name,
-                machine=machine(w.host, w.ssh, f"alluxio.workers.{name}"),
+                machine=machine(w.host, w.ssh, where["workers"][name]),
                 hostname=w.hostname or w.host,
                 rpc_port=w.rpc_port or a.rpc_port,
                 heap=w.heap or a.heap,
@@ -423,7 +422,7 @@ def resolve(
             masters=tuple(
                 AlluxioMaster(
                     name=name,
-                    machine=machine(m.host, m.ssh, f"alluxio.masters.{name}"),
+                    machine=machine(m.host, m.ssh, where["masters"][name]),
                     hostname=m.hostname or m.host,
                     rpc_port=_port(a.properties, "alluxio.master.rpc.port", 19998),
                     journal_port=_port(a.properties, "alluxio.master.embedded.journal.port", 19200),

@@ -105,7 +105,7 @@ def look(
 
 def _worker(like: AlluxioWorker, pod: Pod, k: KubernetesCluster) -> AlluxioWorker:
     machine = Machine(pod.name)  # nothing is asked over SSH
-    return replace(like, name=pod.name, machine=machine, hostname=pod.address, rpc_port=k.rpc_port)
+    return like._replace(name=pod.name, machine=machine, hostname=pod.address, rpc_port=k.rpc_port)
 
 
 def _forwarded(
@@ -224,7 +224,7 @@ def _in_terms_of_pods(
         phase = phases.get(n.name or "", "Running")
         if phase != "Running":
             notes = (*notes, f"its pod is {phase or 'of no phase'}")
-        found.append(replace(n, notes=notes))
+        found.append(n._replace(notes=notes))
     return tuple(found)
 
 

@@ -104,7 +104,7 @@ def test_a_host_that_forwards_and_cannot_connect(
 
 
 def static(port: int) -> AlluxioCluster:
-    worker = replace(builders.worker("w1", "127.0.0.1"), rpc_port=port)
+    worker = builders.worker("w1", "127.0.0.1")._replace(rpc_port=port)
     master = builders.master("m1", "127.0.0.1", rpc_port=port)
     return builders.alluxio(worker, masters=(master,))
 

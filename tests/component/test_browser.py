@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 import shutil
@@ -88,8 +87,8 @@ def load(browser: str, proxy: Proxy, folder: Path, html: str, *options: str) -> 
 
 
 def shown(count: int) -> CheckReport:
-    nodes = [dataclasses.replace(LIVE, name=f"w{i}", host=f"h{i}") for i in range(count)]
-    nodes[1] = dataclasses.replace(nodes[1], state=State.FAILED)
+    nodes = [LIVE._replace(name=f"w{i}", host=f"h{i}") for i in range(count)]
+    nodes[1] = nodes[1]._replace(state=State.FAILED)
     for evil in HOSTILE:
         nodes.append(NodeVerdict(None, evil, 1, State.UNKNOWN, evil, evil, (evil,)))
     return report(*nodes, cluster="c" + HOSTILE[2])
@@ -123,11 +122,10 @@ def pictured() -> CheckReport:
     """A report with what a reader may see: long names, several states, a problem, notes."""
     domain = "cache.rack17.example.com"
     nodes = [
-        dataclasses.replace(LIVE, name=f"worker{i:03}", host=f"worker{i:03}.{domain}")
-        for i in range(1, 7)
+        LIVE._replace(name=f"worker{i:03}", host=f"worker{i:03}.{domain}") for i in range(1, 7)
     ]
-    nodes[2] = dataclasses.replace(nodes[2], state=State.FAILED, info_nodes="OFFLINE")
-    nodes[4] = dataclasses.replace(nodes[4], notes=("info nodes says OFFLINE",))
+    nodes[2] = nodes[2]._replace(state=State.FAILED, info_nodes="OFFLINE")
+    nodes[4] = nodes[4]._replace(notes=("info nodes says OFFLINE",))
     nodes.append(NodeVerdict(None, f"stranger.{domain}", 29999, State.UNKNOWN, "a" * 36))
     alarm = Problem("etcd", "3 GiB of 8 GiB are used", "defrag", "warning", id="disk-full")
     return report(*nodes, cluster="Reports", view_problems=(alarm,))

@@ -54,7 +54,7 @@ class FakeEtcd:
         self.before: Callable[[str], None] = lambda name: None
 
     def put(self, key: str, value: str, lease: int = 0, mod: int = 5) -> None:
-        self.keys[key.encode()] = KeyValue(key.encode(), value.encode(), lease, mod, mod, 1)
+        self.keys[key.encode()] = KeyValue(key.encode(), value.encode(), lease, mod)
 
     def changes(self) -> list[tuple[object, ...]]:
         found = list(self.calls)
@@ -113,7 +113,7 @@ class FakeClient:
         self._do("create", key, value)
         if key in self._etcd.keys:
             return False
-        self._etcd.keys[key] = KeyValue(key, value, 0, 10, 10, 1)
+        self._etcd.keys[key] = KeyValue(key, value, 0, 10)
         return True
 
     def delete(self, key: bytes, *, if_mod_revision: int, if_absent: bytes) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -32,7 +31,7 @@ EPOLL = {"alluxio.worker.network.netty.channel": "EPOLL"}
 
 
 def of(**changed: Any) -> Address:
-    return worker_address.declared(replace(WORKER, **changed))
+    return worker_address.declared(WORKER._replace(**changed))
 
 
 def test_the_defaults_are_what_313_registers() -> None:
@@ -98,6 +97,6 @@ def test_a_secret_is_not_looked_at() -> None:
 
 
 def test_in_kubernetes_a_worker_writes_over_its_registration() -> None:
-    inside = replace(WORKER, properties={"alluxio.k8s.env.deployment": True})
+    inside = WORKER._replace(properties={"alluxio.k8s.env.deployment": True})
     assert worker_address.overwritten(inside)
     assert not worker_address.overwritten(WORKER)

@@ -6,7 +6,6 @@ Files are in test_files.py, etcd's pages in test_paging.py, SSH in tests/compone
 from __future__ import annotations
 
 import ast
-import dataclasses
 import socket
 import sys
 import threading
@@ -101,12 +100,10 @@ def test_info_nodes_has_as_many_rows_as_etcd_may_have(monkeypatch: pytest.Monkey
 @pytest.mark.long
 def test_a_table_has_some_rows_and_a_count(capsys: pytest.CaptureFixture[str]) -> None:
     """On a terminal, also when each has a cause of its own."""
-    failed = dataclasses.replace(LIVE, state=State.FAILED)
+    failed = LIVE._replace(state=State.FAILED)
     letters = "abcdefghij"
     notes = [(f"cause {''.join(letters[int(d)] for d in str(i))}",) for i in range(2500)]
-    nodes = [
-        dataclasses.replace(failed, name=f"w{i}", host=f"w{i}", notes=notes[i]) for i in range(2500)
-    ]
+    nodes = [failed._replace(name=f"w{i}", host=f"w{i}", notes=notes[i]) for i in range(2500)]
     Console(width=200, soft_wrap=True).print(screen_report.drawn(report(*nodes), every=False))
     lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
     assert sum(":29999" in line for line in lines) == brief.MOST

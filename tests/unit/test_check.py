@@ -44,7 +44,7 @@ LEASE = 7
 def entry(
     worker_id: str, host: str, port: int = 29999, lease: int = 0, revision: int = 1, **changed: Any
 ) -> Entry:
-    key = KeyValue(b"k", b"v", lease, revision, revision, 1)
+    key = KeyValue(b"k", b"v", lease, revision)
     known = {"state": "AUTHORIZED", "generation": -1, "data_port": 0, "web_port": 0}
     values = {**known, "identity": worker_id, **changed}
     return Entry(key, Registration(worker_id=worker_id, host=host, rpc_port=port, **values))
@@ -238,7 +238,7 @@ def test_another_port_of_a_known_host() -> None:
 
 
 def unreadable(worker_id: str, lease: int) -> Entry:
-    return Entry(KeyValue(b"k", b"v", lease, 1, 1, 1), UnknownRegistration(worker_id, "\ufffdsr"))
+    return Entry(KeyValue(b"k", b"v", lease, 1), UnknownRegistration(worker_id, "\ufffdsr"))
 
 
 def test_a_value_of_another_form_is_shown() -> None:
@@ -425,8 +425,8 @@ LIVE = NodeVerdict("w1", "w1", 29999, State.LIVE, A, "ONLINE")
 
 def test_the_exit_code() -> None:
     assert report(LIVE).exit_code == 0
-    assert report(LIVE, dataclasses.replace(LIVE, notes=("x",))).exit_code == 1
-    assert report(dataclasses.replace(LIVE, state=State.FAILED)).exit_code == 1
+    assert report(LIVE, LIVE._replace(notes=("x",))).exit_code == 1
+    assert report(LIVE._replace(state=State.FAILED)).exit_code == 1
     assert report(LIVE, view_problems=(Problem("etcd", "x", id="disk-full"),)).exit_code == 1
     assert (
         report(LIVE, view_problems=(Problem("etcd", "x", "", "warning", id="disk-full"),)).exit_code
@@ -440,10 +440,10 @@ def test_the_summary() -> None:
     assert report().summary == "0 workers: none"
     assert (
         report(
-            dataclasses.replace(LIVE, state=State.FAILED),
-            dataclasses.replace(LIVE, notes=("x",)),
+            LIVE._replace(state=State.FAILED),
+            LIVE._replace(notes=("x",)),
             LIVE,
-            dataclasses.replace(LIVE, name=None, state=State.UNKNOWN, notes=("x",)),
+            LIVE._replace(name=None, state=State.UNKNOWN, notes=("x",)),
         ).summary
         == "3 workers: 2 LIVE, 1 FAILED; 1 not in the inventory; 1 with notes"
     )
@@ -457,7 +457,7 @@ def test_the_document_is_what_scripts_use() -> None:
     away = MemberHealth(member(3), error="connection refused")
     document: Any = report(
         LIVE,
-        dataclasses.replace(LIVE, name=None, state=State.UNKNOWN, notes=("x",)),
+        LIVE._replace(name=None, state=State.UNKNOWN, notes=("x",)),
         etcd=ClusterHealth(seen.cluster, (first, seen.members[1], away)),
         taken=datetime(2026, 1, 2, 3, 4, 5, 678_901, timezone.utc),
         seconds=1.23456,
@@ -828,8 +828,8 @@ def test_a_read_is_by_a_client_on_the_host_of_a_worker_that_is_well(
         return ReadProof(path, "w2", 7, "a" * 64, "w1", True, error, seconds=2.0)
 
     monkeypatch.setattr(read, "prove", prove)
-    failed = dataclasses.replace(LIVE, state=State.FAILED)
-    well = dataclasses.replace(LIVE, name="w2", host="w2")
+    failed = LIVE._replace(state=State.FAILED)
+    well = LIVE._replace(name="w2", host="w2")
     found = check_nodes.with_read(report(failed, well, seconds=1.0), Fleet(2), "/f", 9)
     assert asked == ["/f", ["w2"], 9]
     assert [p.id for p in found.problems] == (["read-failed"] if error else [])
@@ -968,7 +968,7 @@ def test_a_password_that_cannot_be_read_is_a_usage_error(views: Views) -> None:
 
 def test_a_change_is_what_is_said_not_when() -> None:
     later = report(LIVE, seconds=3.0, revision=12, etcd=healthy(revision=12, db_size=1))
-    failed = report(dataclasses.replace(LIVE, state=State.FAILED))
+    failed = report(LIVE._replace(state=State.FAILED))
     said = list(check_nodes.changes([report(LIVE), later, failed, failed, report(LIVE)]))
     assert [r.exit_code for r in said] == [0, 1, 0]
     seen = healthy()

@@ -63,7 +63,7 @@ class World:
 
     def declare(self) -> None:
         member = replace(MEMBER, machine=self.machine)
-        here = replace(WORKER, machine=self.machine)
+        here = WORKER._replace(machine=self.machine)
         self.inventory = builders.inventory(builders.alluxio(here), etcd=builders.etcd(member))
 
     def say(self, **said: str) -> None:

@@ -40,7 +40,7 @@ UUID = "11111111-1111-1111-1111-111111111111"
 
 
 def entry(worker_id: str, host: str, lease: int = 0) -> Entry:
-    key = KeyValue(f"/DHT/c/AUTHORIZED/{worker_id}".encode(), b"{}", lease, 1, 1, 1)
+    key = KeyValue(f"/DHT/c/AUTHORIZED/{worker_id}".encode(), b"{}", lease, 1)
     return Entry(key, Registration(worker_id, host, 29999, 29997, 30000, "AUTHORIZED", -1))
 
 

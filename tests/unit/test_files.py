@@ -183,7 +183,7 @@ class TestUmask:
     def test_the_state(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
         audit.note(audit.author("test", "c"), "w", ["x"], ok=True)
-        key = KeyValue(b"/DHT/c/AUTHORIZED/w", b"{}", 0, 1, 1, 1)
+        key = KeyValue(b"/DHT/c/AUTHORIZED/w", b"{}", 0, 1)
         removed.keep(removed.new_file("c", "w", key.key), "c", "w", key, "test")
         assert set(modes(tmp_path).values()) == {"700", "600"}
         assert len(modes(tmp_path)) == 5

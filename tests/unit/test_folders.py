@@ -322,7 +322,7 @@ def test_only_folders_of_the_inventory_are_taken_over() -> None:
     assert common.taken_over(every, cluster.folders) == cluster.folders
     with pytest.raises(UsageError, match="--take-over names /etc, but the inventory has /backups"):
         common.taken_over("/backups,/etc", cluster.folders)
-    worker = replace(builders.worker("w1"), page_store=PageStore(dirs=["/p"], sizes=["1g"]))
+    worker = builders.worker("w1")._replace(page_store=PageStore(dirs=["/p"], sizes=["1g"]))
     assert builders.alluxio(worker).folders == {
         "/opt/alluxio",
         "/var/lib/alluxio",

@@ -79,7 +79,7 @@ def _alluxio(root: Path) -> dict[str, object]:
 def a_worker(root: Path) -> Role:
     pages = PageStore(dirs=["/a", "/b"], sizes=["1GB", "1GB"])
     pages = pages.model_copy(update={"dirs": [f"{root}/pages", f"{root}/state/ssd"]})
-    one = replace(builders.worker("w1"), machine=HERE, page_store=pages)
+    one = builders.worker("w1")._replace(machine=HERE, page_store=pages)
     alluxio = builders.alluxio(one, **_alluxio(root))
     artifacts = Artifacts(hosts.tarball(root), hosts.tarball(root), hosts.RELEASE)
     wanted = worker.resources(alluxio, one, artifacts, None)

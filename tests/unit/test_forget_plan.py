@@ -262,7 +262,7 @@ class TestReadmit:
 class TestRevoke:
     """The call of decommission-worker that ends an expired lease."""
 
-    KEY = KeyValue(b"/live/a", b"", 7, 5, 5, 1)
+    KEY = KeyValue(b"/live/a", b"", 7, 5)
 
     def revoke(self, world: World, now: LeaseTime) -> list[tuple[object, ...]]:
         world.etcd.times = {7: now}

@@ -273,7 +273,7 @@ def written(draw: st.DrawFn) -> bytes:
 def registered(values: list[bytes]) -> RegistrationSnapshot:
     prefix = registrations.live_prefix("c").encode()
     ids = [WORKER1.encode(), EVIL.encode(), b"\xff\x1b[2J"][: len(values)]
-    keys = [KeyValue(prefix + i, v, 7, 1, 1, 1) for i, v in zip(ids, values, strict=True)]
+    keys = [KeyValue(prefix + i, v, 7, 1) for i, v in zip(ids, values, strict=True)]
     live = registrations.entries(prefix.decode(), keys, {})
     return RegistrationSnapshot("c", 1, {}, live)
 
@@ -348,7 +348,7 @@ def test_lines_stay_lines(capsys: pytest.CaptureFixture[str]) -> None:
 def test_any_label_is_read_back_by_prometheus(words: list[str]) -> None:
     name, host, worker_id = words
     (node,) = verdicts(builders.alluxio(builders.worker("w1")), None, None)
-    node = dataclasses.replace(node, name=name or "w", host=host or "h", worker_id=worker_id)
+    node = node._replace(name=name or "w", host=host or "h", worker_id=worker_id)
     seen = {}
     for family in text_string_to_metric_families(prometheus.exposition(report(node))):
         for sample in family.samples:
@@ -521,7 +521,7 @@ def test_any_environment_is_data_in_helms_values(text: str, notes: list[str]) ->
 
 def test_a_page_with_every_kind_of_text() -> None:
     (node,) = verdicts(builders.alluxio(builders.worker("w1")), None, None)
-    node = dataclasses.replace(node, name=EVIL, host=EVIL, worker_id=EVIL, notes=(EVIL,))
+    node = node._replace(name=EVIL, host=EVIL, worker_id=EVIL, notes=(EVIL,))
     seen = healthy()
     sick = dataclasses.replace(seen.members[0], error=EVIL)
     etcd = dataclasses.replace(seen, members=(sick, *seen.members[1:]))

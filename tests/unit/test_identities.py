@@ -40,7 +40,7 @@ def snapshot(
     authorized: dict[str, bytes], live: dict[str, bytes], cut: str = ""
 ) -> RegistrationSnapshot:
     def below(root: str, values: dict[str, bytes], lease: int) -> list[KeyValue]:
-        return [KeyValue(f"{root}{i}".encode(), v, lease, 5, 5, 1) for i, v in values.items()]
+        return [KeyValue(f"{root}{i}".encode(), v, lease, 5) for i, v in values.items()]
 
     known = entries(ROOTS[0], below(ROOTS[0], authorized, 0), {})
     return RegistrationSnapshot(
@@ -70,6 +70,16 @@ def test_the_identity_as_alluxio_writes_it_in_a_key(identity: Any, shown: str) -
     found = parse(A, value("w1", identity))
     assert isinstance(found, Registration)
     assert found.identity == shown
+
+
+@pytest.mark.parametrize("beside", [{}, {A: value("w3", B)}])
+def test_a_number_below_0_is_another_worker(beside: dict[str, bytes]) -> None:
+    numbers = {
+        "worker-5": value("w1", {"version": 0, "identifier": f"{5:016x}"}),
+        "worker--5": value("w2", {"version": 0, "identifier": f"{(1 << 64) - 5:016x}"}),
+    }
+    found = notes(snapshot({**numbers, **beside}, numbers))
+    assert (found["worker-5"], found["worker--5"]) == ((), ())
 
 
 def test_a_key_that_is_named_as_its_value_says() -> None:

@@ -158,6 +158,9 @@ def lines(value: Any, at: str = "") -> Iterator[str]:
     if is_dataclass(value):
         for field in fields(value):
             yield from lines(getattr(value, field.name), f"{at}.{field.name}")
+    elif isinstance(value, tuple) and hasattr(value, "_asdict"):
+        for name, inner in value._asdict().items():
+            yield from lines(inner, f"{at}.{name}")
     elif isinstance(value, BaseModel):
         for name in type(value).model_fields:
             yield from lines(getattr(value, name), f"{at}.{name}")

@@ -8,7 +8,6 @@ import pwd
 import shlex
 import shutil
 import subprocess
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -66,7 +65,7 @@ def asked(home: Path, open_path: Path) -> HostFacts:
 def found(home: Path, seen: HostFacts) -> list[str]:
     """What the preflight says of the Java at ``home``."""
     cluster = builders.alluxio()
-    worker = replace(cluster.workers[0], java_home=str(home))
+    worker = cluster.workers[0]._replace(java_home=str(home))
     return [p.what for p in java.problems(cluster, worker, None, seen, "here")]
 
 

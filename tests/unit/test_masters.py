@@ -161,7 +161,7 @@ def test_a_master_beside_is_left_a_pending_restart_and_named() -> None:
     alluxio = cluster("m0", "m1", "m2")
     seen = running(alluxio)
     (worker, _) = alluxio.workers
-    more = replace(alluxio, workers=(replace(worker, heap="8g"), alluxio.workers[1]))
+    more = replace(alluxio, workers=(worker._replace(heap="8g"), alluxio.workers[1]))
     observed = start_workers.WorkersState(ARTIFACTS, {worker.machine: seen["m1"]})
     with Fleet(1) as fleet:
         inventory = builders.inventory(more)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from provision.alluxio.membership import registrations
 from provision.alluxio.membership.registrations import Registration, UnknownRegistration, parse
 from provision.etcd.api.values import KeyValue
+from provision.text import document
 
 DATA = Path(__file__).parent / "data" / "alluxio-313"
 OLDER = Path(__file__).parent / "data" / "alluxio-30x" / "worker.b64"
@@ -44,15 +45,13 @@ def recorded() -> list[KeyValue]:
             base64.b64decode(kv["value"]),
             kv.get("lease", 0),
             kv["mod_revision"],
-            kv["create_revision"],
-            kv["version"],
         )
         for kv in document["kvs"]
     ]
 
 
 def key(name: str, value: bytes = b"{}") -> KeyValue:
-    return KeyValue(name.encode(), value, 0, 1, 1, 1)
+    return KeyValue(name.encode(), value, 0, 1)
 
 
 def test_the_recorded_registrations() -> None:
@@ -174,6 +173,34 @@ def test_any_json_in_the_entity_is_parsed(value: object) -> None:
         },
     ):
         parse("id", json.dumps(entity).encode())
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+        max_leaves=20,
+    ),
+    st.booleans(),
+)
+def test_the_quick_reader_reads_what_python_s_reads(value: object, ascii_only: bool) -> None:
+    text = json.dumps(value, ensure_ascii=ascii_only).replace("Infinity", "1e999")
+    raw = text.encode("utf-8", "surrogatepass")
+    try:
+        expected = document(raw)
+    except ValueError:  # only for a number that is not finite; nothing of a worker is one
+        assert "1e999" in text
+        return
+    assert registrations._entity(raw) == expected
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig", "utf-32"])
+def test_what_only_python_s_reader_reads(encoding: str) -> None:
+    text = recorded()[0].value.decode()
+    assert parse(WORKER1, text.encode(encoding)) == parse(WORKER1, text.encode())
+    lone = parse(WORKER1, text.replace("worker1.example.com", "\\ud800").encode())
+    assert isinstance(lone, Registration)
+    assert lone.host == "\ufffd"
 
 
 def test_ids_that_cannot_be_shown_are_all_kept() -> None:

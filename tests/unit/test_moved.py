@@ -35,7 +35,7 @@ def entry(n: int, host: str, lease: int = 0, **changed: Any) -> Entry:
     values = {"data_port": 29997, "web_port": 30000, "state": "AUTHORIZED", "generation": -1}
     found = Registration(f"worker-{UUIDS[n]}", host=host, rpc_port=29999, **{**values, **changed})
     key = f"/DHT/c/AUTHORIZED/worker-{UUIDS[n]}".encode()
-    return Entry(KeyValue(key, b"v", lease, 5, 5, 1), found)
+    return Entry(KeyValue(key, b"v", lease, 5), found)
 
 
 def registered(*entries: Entry, live: tuple[Entry, ...] = ()) -> RegistrationSnapshot:
@@ -108,7 +108,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
 
 
 def changed(alluxio: AlluxioCluster, name: str, **values: Any) -> AlluxioCluster:
-    workers = tuple(replace(w, **values) if w.name == name else w for w in alluxio.workers)
+    workers = tuple(w._replace(**values) if w.name == name else w for w in alluxio.workers)
     return replace(alluxio, workers=workers)
 
 

@@ -29,8 +29,8 @@ EVIL = """<script>alert(1)</script>"><img src=x onerror=alert(2)>'{{ 1234567*7 }
 
 
 def many(count: int, **changed: object) -> CheckReport:
-    nodes = [dataclasses.replace(LIVE, name=f"w{i}", host=f"h{i}") for i in range(count)]
-    nodes[0] = dataclasses.replace(nodes[0], state=State.FAILED)
+    nodes = [LIVE._replace(name=f"w{i}", host=f"h{i}") for i in range(count)]
+    nodes[0] = nodes[0]._replace(state=State.FAILED)
     return report(*nodes, **changed)
 
 
@@ -87,7 +87,7 @@ def test_the_figures_at_the_top() -> None:
     seen = healthy(leader=9)
     away = MemberHealth(seen.members[0].member, error="refused")
     etcd = dataclasses.replace(seen, members=(away, *seen.members[1:]))
-    failed = dataclasses.replace(LIVE, state=State.FAILED)
+    failed = LIVE._replace(state=State.FAILED)
     assert tiles(report(LIVE, failed, stranger, etcd=etcd)) == [
         ("bad", "1 of 2", "workers live without problems"),
         ("bad", "2 of 3", "etcd members healthy"),
@@ -146,7 +146,7 @@ def test_the_members_table() -> None:
 
 
 def test_those_that_are_not_well_come_first() -> None:
-    noted = dataclasses.replace(LIVE, name="w2", notes=("one", "two"))
+    noted = LIVE._replace(name="w2", notes=("one", "two"))
     bare = NodeVerdict(None, "", 0, State.UNKNOWN)
     shown = rows(page.html(report(LIVE, noted, bare)), "workers")
     assert shown == [
@@ -166,9 +166,9 @@ def test_those_that_are_not_well_come_first() -> None:
 
 
 def test_what_the_hosts_say_and_the_read() -> None:
-    dead = dataclasses.replace(LIVE, name="w2", ready=False)
+    dead = LIVE._replace(name="w2", ready=False)
     proof = ReadProof("/<f>", "w1", 7, "a" * 64, "w1", True)
-    text = page.html(report(dataclasses.replace(LIVE, ready=True), dead, LIVE, read=proof))
+    text = page.html(report(LIVE._replace(ready=True), dead, LIVE, read=proof))
     assert [row[1:3] for row in rows(text, "workers")] == [
         ["odd: LIVE", "bad: NOT READY"],
         ["good: LIVE", "good: READY"],
@@ -182,7 +182,7 @@ def test_how_many_are_listed(count: int, listed: int) -> None:
     text = page.html(many(count))
     assert len(rows(text, "workers")) == listed
     assert ("workers without problems are not listed" in text) == (listed < count)
-    well = report(*[dataclasses.replace(LIVE, name=f"w{i}") for i in range(1001)])
+    well = report(*[LIVE._replace(name=f"w{i}") for i in range(1001)])
     assert len(rows(page.html(well), "workers")) == 1000
 
 
@@ -235,7 +235,7 @@ def test_a_heading_that_is_too_long_has_lines() -> None:
     assert drawn.workers is not None
     assert " ".join(drawn.workers.heading) == "Alluxio: 5 workers: 4 LIVE, 1 FAILED"
     longer = dataclasses.replace(many(5), cluster="c")
-    nodes = tuple(dataclasses.replace(n, name=None, state=State.UNKNOWN) for n in longer.nodes)
+    nodes = tuple(n._replace(name=None, state=State.UNKNOWN) for n in longer.nodes)
     drawn = picture.draw(dataclasses.replace(longer, nodes=nodes), picture.NARROW)
     assert drawn.workers is not None
     lines = drawn.workers.heading
@@ -313,7 +313,7 @@ def test_where_cells_stand(
     ],
 )
 def test_a_cell_that_is_not_well_has_a_letter(state: State, letter: str) -> None:
-    odd = dataclasses.replace(LIVE, state=state, notes=("x",))
+    odd = LIVE._replace(state=state, notes=("x",))
     group = picture.draw(report(odd, *[LIVE] * 30)).workers
     assert group is not None
     assert [box.lines for box in group.boxes[:2]] == [(letter,), ()]
@@ -324,7 +324,7 @@ def test_what_a_box_says() -> None:
     seen = healthy()
     away = dataclasses.replace(seen.members[0], status=None, error="refused")
     etcd = dataclasses.replace(seen, members=(away, *seen.members[1:]))
-    noted = dataclasses.replace(LIVE, notes=("y", "z"))
+    noted = LIVE._replace(notes=("y", "z"))
     drawn = picture.draw(report(LIVE, noted, stranger, etcd=etcd))
     assert drawn.workers is not None
     assert [(b.marks, b.lines, b.hint) for b in drawn.workers.boxes] == [
@@ -339,8 +339,8 @@ def test_what_a_box_says() -> None:
     first = drawn.etcd.boxes[0]
     assert (first.marks, first.lines[1]) == ("bad", "does not answer")
     assert first.hint == "infra1, http://10.0.0.1:2379: refused"
-    exact = dataclasses.replace(LIVE, name="n" * 23)
-    longer = dataclasses.replace(LIVE, name="n" * 24)
+    exact = LIVE._replace(name="n" * 23)
+    longer = LIVE._replace(name="n" * 24)
     cut = picture.draw(report(exact, longer)).workers
     assert cut is not None
     assert [box.lines[0] for box in cut.boxes] == ["n" * 23, "n" * 22 + "…"]
@@ -354,7 +354,7 @@ def test_of_thousands_those_that_are_not_well_are_listed() -> None:
 
 def test_long_names_are_cut_in_the_picture_and_whole_in_the_table() -> None:
     name = "a-very-long-name-of-a-worker.example.com"
-    text = page.html(report(dataclasses.replace(LIVE, name=name)))
+    text = page.html(report(LIVE._replace(name=name)))
     assert "a-very-long-name-of-a-…" in text
     assert f"<strong>{name}</strong>" in text
 
@@ -369,7 +369,7 @@ def test_without_workers_and_with_static_membership() -> None:
 def test_a_stranger_and_a_differing_worker_are_odd() -> None:
     stranger = NodeVerdict(None, "x", 1, State.UNKNOWN, C, None, ("y",))
     assert picture.marks_of(stranger) == "odd"
-    assert picture.marks_of(dataclasses.replace(LIVE, notes=("y",))) == "odd"
+    assert picture.marks_of(LIVE._replace(notes=("y",))) == "odd"
     assert picture.marks_of(LIVE) == "good"
 
 

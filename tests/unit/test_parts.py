@@ -194,7 +194,7 @@ def test_the_screen_is_the_same(whole: CheckReport, of: int) -> None:
     merged = cast(CheckDocument, joined(*looks(whole, of)).document)
     shown, of_whole = screen.of_document(merged), screen.of_report(whole)
     # The value in etcd is not on the screen.
-    nodes = [replace(n, registration=None) for n in of_whole.nodes]
+    nodes = [n._replace(registration=None) for n in of_whole.nodes]
     # "installed" is told by a problem, which a random fleet does not have.
     alike = {"nodes": nodes, "unlisted": shown.unlisted, "etcd": json_of(of_whole.etcd)}
     assert shown == replace(of_whole, **alike)

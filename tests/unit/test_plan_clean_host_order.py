@@ -69,7 +69,7 @@ class TestWhatStays:
         world.have(*of("c"))
         alone(world)
         world.inventory = builders.inventory(
-            builders.alluxio(replace(WORKER, machine=Machine("elsewhere"))),
+            builders.alluxio(WORKER._replace(machine=Machine("elsewhere"))),
             etcd=builders.etcd(replace(MEMBER, machine=Machine("elsewhere"))),
         )
         assert removed(world.plan()) == [

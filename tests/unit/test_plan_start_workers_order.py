@@ -104,7 +104,7 @@ def restarting(count: int) -> Plan:
     """Each of ``count`` running workers gets another property, so each is restarted."""
     alluxio = cluster(count)
     changed = replace(
-        alluxio, workers=tuple(replace(w, properties={"a.b": 1}) for w in alluxio.workers)
+        alluxio, workers=tuple(w._replace(properties={"a.b": 1}) for w in alluxio.workers)
     )
     return plan(changed, running(alluxio))
 

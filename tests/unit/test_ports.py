@@ -15,7 +15,7 @@ from tests.unit import builders
 
 
 def of_worker(properties: dict[str, Scalar], env: dict[str, str] | None = None) -> dict[str, int]:
-    worker = replace(builders.worker("w1"), properties=properties, env=env or {})
+    worker = builders.worker("w1")._replace(properties=properties, env=env or {})
     alluxio = builders.alluxio(worker)
     return {found.name: found.port for found in ports.worker_listeners(alluxio, worker)}
 
@@ -65,7 +65,7 @@ def test_options_of_the_jvm_win_the_roles_own_last() -> None:
 
 def test_a_master_alone_and_beside_a_worker() -> None:
     alone, beside = builders.master("m0"), builders.master("m1", "w1", journal_port=19201)
-    worker = replace(builders.worker("w1"), properties={"alluxio.master.web.port": 2})
+    worker = builders.worker("w1")._replace(properties={"alluxio.master.web.port": 2})
     shared: dict[str, Scalar] = {"alluxio.master.web.port": 1}
     alluxio = builders.alluxio(worker, masters=(alone, beside), properties=shared)
     found = [{x.name: x.port for x in ports.master_listeners(alluxio, m)} for m in alluxio.masters]

@@ -411,7 +411,7 @@ class TestWorkers:
         java: Java | None = None,
         **changed: Any,
     ) -> list[Problem]:
-        workers = [replace(builders.worker(f"w{n}"), **changed) for n in range(1, len(seen) + 1)]
+        workers = [builders.worker(f"w{n}")._replace(**changed) for n in range(1, len(seen) + 1)]
         cluster = builders.alluxio(*workers, java=java or Java())
         by_machine = {w.machine: f for w, f in zip(workers, seen, strict=True)}
         return worker_preflight.workers(cluster, workers, ARTIFACTS, by_machine)

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -177,7 +176,7 @@ class TestAPlan:
 @pytest.mark.usefixtures("installed")
 def test_the_report_of_check_nodes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     note = "not installed yet: run invoke start-workers"
-    seen = report(replace(LIVE, notes=(note,)), view_problems=(NOTE,))
+    seen = report(LIVE._replace(notes=(note,)), view_problems=(NOTE,))
     assert len(INVOKE.findall(str(seen.document()))) == 2
     page = tmp_path / "page.html"
     file = tmp_path / "report.json"

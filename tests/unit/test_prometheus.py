@@ -123,8 +123,8 @@ def test_what_is_wrong_shows() -> None:
     stranger = NodeVerdict(None, "x", 1, State.UNKNOWN, A, None, ("live, not in the inventory",))
     seen = parsed(
         report(
-            dataclasses.replace(LIVE, state=State.FAILED),
-            dataclasses.replace(LIVE, name="w2", notes=("one", "two")),
+            LIVE._replace(state=State.FAILED),
+            LIVE._replace(name="w2", notes=("one", "two")),
             stranger,
             etcd=ClusterHealth(full.cluster, (first, away)),
             view_problems=(Problem("etcd", "x", "", "warning", id="disk-full"),),
@@ -150,12 +150,12 @@ def test_what_is_wrong_shows() -> None:
 
 def test_whether_info_nodes_agrees() -> None:
     nodes = [
-        dataclasses.replace(LIVE, name="a", state=State.FAILED, info_nodes="OFFLINE"),
-        dataclasses.replace(LIVE, name="b", state=State.FAILED, info_nodes=None),
-        dataclasses.replace(LIVE, name="c", state=State.UNREGISTERED, info_nodes=None),
-        dataclasses.replace(LIVE, name="d", state=State.UNREGISTERED, info_nodes="ONLINE"),
-        dataclasses.replace(LIVE, name="e", state=State.UNDETERMINED, info_nodes="ONLINE"),
-        dataclasses.replace(LIVE, name="f", state=State.UNDETERMINED, info_nodes=None),
+        LIVE._replace(name="a", state=State.FAILED, info_nodes="OFFLINE"),
+        LIVE._replace(name="b", state=State.FAILED, info_nodes=None),
+        LIVE._replace(name="c", state=State.UNREGISTERED, info_nodes=None),
+        LIVE._replace(name="d", state=State.UNREGISTERED, info_nodes="ONLINE"),
+        LIVE._replace(name="e", state=State.UNDETERMINED, info_nodes="ONLINE"),
+        LIVE._replace(name="f", state=State.UNDETERMINED, info_nodes=None),
     ]
     seen = parsed(report(*nodes))
     agrees = {name: value for (name, _), value in seen["worker_info_nodes_agrees"].items()}
@@ -165,17 +165,17 @@ def test_whether_info_nodes_agrees() -> None:
 def test_what_was_asked_for_only() -> None:
     plain = parsed(report(LIVE))
     assert plain.keys().isdisjoint({"worker_ready", "read_succeeded"})
-    ready = dataclasses.replace(LIVE, ready=True)
-    dead = dataclasses.replace(LIVE, name="w2", ready=False)
+    ready = LIVE._replace(ready=True)
+    dead = LIVE._replace(name="w2", ready=False)
     failed = ReadProof("/f", "w1", error="no")
-    seen = parsed(report(ready, dead, dataclasses.replace(LIVE, name="w3"), read=failed))
+    seen = parsed(report(ready, dead, LIVE._replace(name="w3"), read=failed))
     assert seen["worker_ready"] == {("w1", "w1:29999"): 1, ("w2", "w1:29999"): 0}
     assert seen["read_succeeded"] == {(): 0}
 
 
 def test_a_stranger_is_named_by_its_id() -> None:
     one = NodeVerdict(None, "x", 1, State.UNKNOWN, A, None, ("live, not in the inventory",))
-    lines = exposition(report(one, dataclasses.replace(one, worker_id=None))).splitlines()
+    lines = exposition(report(one, one._replace(worker_id=None))).splitlines()
     start = f'{PREFIX}worker_disagreements{{cluster="c",worker="",address="x:1",worker_id='
     assert [line for line in lines if line.startswith(start)] == [
         f'{start}"{A}"}} 1',
@@ -190,7 +190,7 @@ def test_a_view_without_an_answer_says_nothing_of_the_workers() -> None:
 
 
 def test_static_has_its_own_states() -> None:
-    node = dataclasses.replace(LIVE, state=State.UNREACHABLE, info_nodes="N/A")
+    node = LIVE._replace(state=State.UNREACHABLE, info_nodes="N/A")
     seen = parsed(report(node, alluxio=alluxio(membership=MembershipType.STATIC)))
     assert seen["worker_state"][("w1", "w1:29999", "UNREACHABLE")] == 1
     assert set(seen["workers"]) == {

@@ -7,7 +7,6 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -83,7 +82,7 @@ def of_ports(rpc: int, data: int, web: int, http: int) -> AlluxioWorker:
         "alluxio.worker.web.port": web,
         "alluxio.worker.http.server.port": http,
     }
-    return replace(builders.worker("w1", "localhost", rpc), properties=properties)
+    return builders.worker("w1", "localhost", rpc)._replace(properties=properties)
 
 
 @pytest.fixture
@@ -138,9 +137,9 @@ def test_a_worker_that_binds_one_address_is_asked_there(tmp_path: Path) -> None:
             for _ in range(2)
         ]
         four += [stack.enter_context(serving()) for _ in range(2)]
-        worker = replace(of_ports(*four), hostname="127.0.0.2")
+        worker = of_ports(*four)._replace(hostname="127.0.0.2")
         assert look(worker, tmp_path).ready
-        assert look(replace(worker, hostname="127.0.0.3"), tmp_path).silent == {
+        assert look(worker._replace(hostname="127.0.0.3"), tmp_path).silent == {
             "rpc": "the connection is refused",
             "data": "the connection is refused",
         }
@@ -197,6 +196,6 @@ def test_lines_of_any_form_are_no_answer(text: str) -> None:
 
 
 def test_a_port_that_the_worker_chooses_itself_is_not_asked() -> None:
-    worker = replace(of_ports(1, 0, 0, 0), properties={"alluxio.worker.web.port": 0})
+    worker = of_ports(1, 0, 0, 0)._replace(properties={"alluxio.worker.web.port": 0})
     asked = readiness.of(builders.alluxio(), worker, hosts.facts()).listeners
     assert "web" not in [x.name for x in asked]

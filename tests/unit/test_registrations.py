@@ -34,7 +34,7 @@ REFUSED = (
 
 
 def entry(worker_id: str, host: str, lease: int = 0) -> Entry:
-    key = KeyValue(worker_id.encode(), b"{}", lease, 5, 5, 1)
+    key = KeyValue(worker_id.encode(), b"{}", lease, 5)
     return Entry(key, Registration(worker_id, host, 29999, 0, 0, "AUTHORIZED", -1))
 
 

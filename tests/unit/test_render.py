@@ -217,8 +217,7 @@ def test_a_cluster_that_has_data_keeps_what_it_was_bootstrapped_with() -> None:
 
 
 def test_a_worker() -> None:
-    worker = replace(
-        builders.worker("w1"),
+    worker = builders.worker("w1")._replace(
         heap="4GB",
         direct_memory="8g",
         properties={"alluxio.dora.client.ufs.root": "s3://bucket/a=b"},

@@ -56,9 +56,9 @@ def test_numbers_end_below_the_end_of_their_heading(capsys: pytest.CaptureFixtur
 def test_what_the_hosts_say_has_a_column(capsys: pytest.CaptureFixture[str]) -> None:
     assert not any("ready" in line.lower() for line in drawn(report(LIVE), capsys))
     nodes = (
-        dataclasses.replace(LIVE, ready=True),
-        dataclasses.replace(LIVE, name="w2", ready=False),
-        dataclasses.replace(LIVE, name="w3"),
+        LIVE._replace(ready=True),
+        LIVE._replace(name="w2", ready=False),
+        LIVE._replace(name="w3"),
     )
     lines = drawn(report(*nodes), capsys)
     assert [line.split()[2:5] for line in lines if line.startswith("w")] == [
@@ -89,7 +89,7 @@ def test_the_read_is_told_above_the_summary(capsys: pytest.CaptureFixture[str]) 
 
 def test_nothing_is_cut_where_nobody_watches(capsys: pytest.CaptureFixture[str]) -> None:
     note = "a note that is long " * 30
-    lines = drawn(report(dataclasses.replace(LIVE, host="h" * 200, notes=(note,))), capsys)
+    lines = drawn(report(LIVE._replace(host="h" * 200, notes=(note,))), capsys)
     row = next(line for line in lines if line.startswith("w1 "))
     assert note.strip() in row
     assert "h" * 200 + ":29999" in row
@@ -105,7 +105,7 @@ def test_everything_wrong_is_said_in_words(capsys: pytest.CaptureFixture[str]) -
     stranger = NodeVerdict(None, "", 0, State.UNKNOWN, "x", None, ("one", "two"))
     lines = drawn(
         report(
-            dataclasses.replace(LIVE, state=State.FAILED, info_nodes=None),
+            LIVE._replace(state=State.FAILED, info_nodes=None),
             stranger,
             etcd=etcd,
             info_nodes=InfoNodes("w1", error="w1: did not answer in 15 s"),
@@ -140,8 +140,8 @@ def test_everything_wrong_is_said_in_words(capsys: pytest.CaptureFixture[str]) -
 def test_of_many_workers_those_that_are_not_well_are_listed(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    nodes = [dataclasses.replace(LIVE, name=f"w{i}", host=f"w{i}") for i in range(500)]
-    nodes[17] = dataclasses.replace(nodes[17], state=State.FAILED)
+    nodes = [LIVE._replace(name=f"w{i}", host=f"w{i}") for i in range(500)]
+    nodes[17] = nodes[17]._replace(state=State.FAILED)
     short = Console(width=200, soft_wrap=True)
     short.print(screen_report.drawn(report(*nodes), every=False))
     lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
@@ -151,7 +151,7 @@ def test_of_many_workers_those_that_are_not_well_are_listed(
 
 
 def test_markup_from_elsewhere_is_text(capsys: pytest.CaptureFixture[str]) -> None:
-    lines = drawn(report(dataclasses.replace(LIVE, worker_id="[red]x[/red] :boom:")), capsys)
+    lines = drawn(report(LIVE._replace(worker_id="[red]x[/red] :boom:")), capsys)
     assert any("[red]x[/red] :boom:" in line for line in lines)
 
 
@@ -177,7 +177,7 @@ def test_colour_on_a_terminal_and_not_with_no_color(monkeypatch: pytest.MonkeyPa
 def test_an_encoding_without_line_drawing_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     raw = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))
-    screen_report.check(report(dataclasses.replace(LIVE, worker_id="Wörker…")))
+    screen_report.check(report(LIVE._replace(worker_id="Wörker…")))
     sys.stdout.flush()
     assert b"W?rker?" in raw.getvalue()
 
@@ -185,7 +185,7 @@ def test_an_encoding_without_line_drawing_is_no_error(monkeypatch: pytest.Monkey
 def looks() -> Iterator[CheckReport]:
     yield report(LIVE)
     yield report(LIVE, seconds=1.0)
-    yield report(dataclasses.replace(LIVE, state=State.FAILED))
+    yield report(LIVE._replace(state=State.FAILED))
     raise KeyboardInterrupt
 
 
@@ -215,5 +215,5 @@ def test_watch_on_a_terminal_gives_the_screen_back(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_column_that_is_still_to_come(capsys: pytest.CaptureFixture[str]) -> None:
-    lines = drawn(report(dataclasses.replace(LIVE, info_nodes=None), info_nodes=None), capsys)
+    lines = drawn(report(LIVE._replace(info_nodes=None), info_nodes=None), capsys)
     assert next(line for line in lines if line.startswith("w1 ")).endswith(" ...")

@@ -58,7 +58,7 @@ class Restored(World):
             assert identity is not None
             worker_id = desired.worker_id(identity)
             registration = Registration(worker_id, host, 29999, 29997, 30000, "AUTHORIZED", -1)
-            key = KeyValue(registrations.authorized_prefix("c").encode(), b"", 7, 1, 1, 1)
+            key = KeyValue(registrations.authorized_prefix("c").encode(), b"", 7, 1)
             entries[name] = worker_id, Entry(key, registration)
         live = {}
         for name in self.live_keys:

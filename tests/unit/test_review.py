@@ -69,7 +69,7 @@ class TestNewFiles:
     def test_the_workers_properties_without_their_secrets(self, tmp_path: Path) -> None:
         (tmp_path / "p").write_text("hunter2 of: all\n")
         secret = Secret(file=tmp_path / "p")
-        worker = replace(builders.worker("w1"), secret_properties={"s3a.secretKey": secret})
+        worker = builders.worker("w1")._replace(secret_properties={"s3a.secretKey": secret})
         login = AlluxioEtcd(username="bob", password=secret)
         alluxio = builders.alluxio(worker, etcd_login=login)
         declared = desired.resources(alluxio, worker, Artifacts(hosts.TARBALL, None), None)

@@ -235,8 +235,7 @@ def cluster() -> Any:
 
 def alluxio() -> Any:
     workers = [
-        replace(
-            builders.worker(f"w{n}"),
+        builders.worker(f"w{n}")._replace(
             page_store=PageStore(dirs=[PAGES, f"{STATE}/pages"], sizes=["1GB", "1GB"]),
             java_home=JAVA,
         )

@@ -53,7 +53,7 @@ def test_the_unit_says_what_is_open_and_why(name: str) -> None:
     backup = model.EtcdBackup(dir="/home/e/backups")
     cluster = builders.etcd(member, backup=backup)
     stores = builders.worker("w1").page_store.model_copy(update={"dirs": ["/dev/shm/p"]})
-    worker = replace(builders.worker("w1"), page_store=stores)
+    worker = builders.worker("w1")._replace(page_store=stores)
     given = desired_worker.Artifacts(hosts.TARBALL, None, hosts.RELEASE)
     every = [
         *desired.resources(cluster, member, hosts.TARBALL, None, None),

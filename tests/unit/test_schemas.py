@@ -287,7 +287,7 @@ def test_the_documents_of_what_was_found() -> None:
         builders.etcd(backup=EtcdBackup(dir="/b")), (Host(member, saved=(saved,)),), now=WHEN
     )
     whole = report(
-        replace(LIVE, registration=registration, ready=True),
+        LIVE._replace(registration=registration, ready=True),
         etcd=ClusterHealth(seen.cluster, members),
         taken=WHEN,
         info_nodes=InfoNodes("w1", seconds=0.5),
@@ -414,7 +414,7 @@ def test_logs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
 
 @pytest.mark.process
 def test_the_files_that_tasks_leave(tmp_path: Path) -> None:
-    removed.keep(tmp_path / "r.json", "c", "worker-1", KeyValue(b"k", b"v", 1, 2, 3, 0), "x")
+    removed.keep(tmp_path / "r.json", "c", "worker-1", KeyValue(b"k", b"v", 1, 2), "x")
     documents.require(json.loads((tmp_path / "r.json").read_text()))
     key = ec.generate_private_key(ec.SECP256R1())
     request = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))

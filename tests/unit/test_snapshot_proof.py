@@ -172,7 +172,7 @@ class Scratch:
         found = there[: self.pages]
         if not keys_only:
             self.values += found
-        return 9, [KeyValue(k, b"" if keys_only else self.keys[k], 0, 1, 1, 1) for k in found]
+        return 9, [KeyValue(k, b"" if keys_only else self.keys[k], 0, 1) for k in found]
 
     def count(self) -> int:
         return len(self.keys) + self.hides
@@ -286,7 +286,7 @@ class Endless(Scratch):
         first = self.given
         self.given += 1000
         keys = (b"/DHT/%09d/" % n for n in range(first, self.given))
-        return 9, [KeyValue(k.ljust(self.size, b"x"), b"", 0, 1, 1, 1) for k in keys]
+        return 9, [KeyValue(k.ljust(self.size, b"x"), b"", 0, 1) for k in keys]
 
 
 class TestTheEnd:

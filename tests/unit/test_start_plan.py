@@ -93,7 +93,7 @@ def test_an_older_release_is_no_order(downgrade: bool) -> None:
         newer,
         version="312",
         downgrade=downgrade,
-        workers=tuple(replace(w, properties={"a.b": 1}) for w in newer.workers),
+        workers=tuple(w._replace(properties={"a.b": 1}) for w in newer.workers),
     )
     seen["w03"] = running(replace(older, downgrade=True))["w03"]
     found = plan(older, seen)
@@ -118,7 +118,7 @@ def test_a_property_of_one_worker_restarts_that_one() -> None:
     alluxio = cluster(3)
     seen = running(alluxio)
     first, *others = alluxio.workers
-    changed = replace(alluxio, workers=(replace(first, properties={"a.b": 1}), *others))
+    changed = replace(alluxio, workers=(first._replace(properties={"a.b": 1}), *others))
     found = plan(changed, seen)
     assert names(found) == [("restart w01", ["w01"])]
     assert [c.what.split()[0] for c in found.steps[0].hosts[0].changes] == ["change", "restart"]
@@ -129,7 +129,7 @@ def test_a_property_of_all_restarts_a_tenth_at_a_time() -> None:
     alluxio = cluster(25)
     seen = running(alluxio)
     changed = replace(
-        alluxio, workers=tuple(replace(w, properties={"a.b": 1}) for w in alluxio.workers)
+        alluxio, workers=tuple(w._replace(properties={"a.b": 1}) for w in alluxio.workers)
     )
     found = plan(changed, seen)
     assert max(len(s.hosts) for s in found.steps) == 2
@@ -224,7 +224,7 @@ class TestSwitch:
 
     def test_what_is_left_in_etcd_is_named(self) -> None:
         alluxio, seen = self.running(MembershipType.ETCD)
-        key = KeyValue(b"", b"", 0, 1, 1, 1)
+        key = KeyValue(b"", b"", 0, 1)
         known = registrations.Registration("worker-1", "w01", 1, 0, 0, "", -1)
         there = registrations.RegistrationSnapshot(
             "c", 1, {"worker-1": registrations.Entry(key, known)}, {}
@@ -438,7 +438,7 @@ class Registry:
         live = {}
         for w in self._alluxio.workers:
             if w.name in self.revisions:
-                key = KeyValue(b"", b"", 7, self.revisions[w.name], 1, 1)
+                key = KeyValue(b"", b"", 7, self.revisions[w.name])
                 found = registrations.Registration(w.name, w.hostname, w.rpc_port, 0, 0, "", -1)
                 live[w.name] = registrations.Entry(key, found)
         return registrations.RegistrationSnapshot("c", 1, {}, live)

@@ -30,7 +30,7 @@ SYSTEMCTL = "#!/bin/sh\necho systemctl $* >>$LOG\n"
 
 
 def one(**changed: Any) -> tuple[AlluxioCluster, AlluxioWorker]:
-    alluxio = builders.alluxio(replace(builders.worker("w1"), **changed))
+    alluxio = builders.alluxio(builders.worker("w1")._replace(**changed))
     return alluxio, alluxio.workers[0]
 
 

@@ -23,7 +23,7 @@ from tests.unit import builders, hosts
 from tests.unit.test_masters import ARTIFACTS
 
 TWO = PageStore(dirs=["/d1/pages", "/d2/pages"], sizes=["1GB", "2GB"])
-WORKER = replace(builders.worker("w1"), page_store=TWO)
+WORKER = builders.worker("w1")._replace(page_store=TWO)
 ALLUXIO = builders.alluxio(WORKER)
 
 

@@ -43,8 +43,8 @@ def name(number: int) -> str:
 
 def workers(count: int) -> list[NodeVerdict]:
     return [
-        dataclasses.replace(
-            LIVE, name=name(n), host=name(n), worker_id=ID[:-3] + f"{n:03}", info_nodes="ONLINE"
+        LIVE._replace(
+            name=name(n), host=name(n), worker_id=ID[:-3] + f"{n:03}", info_nodes="ONLINE"
         )
         for n in range(count)
     ]
@@ -75,14 +75,14 @@ CHECKS: dict[str, Callable[[], list[NodeVerdict]]] = {
     "with notes": lambda: [
         *workers(3),
         *(
-            dataclasses.replace(
-                w, state=State.FAILED, notes=("its lease has ended", f"see invoke logs {w.name}")
+            w._replace(
+                state=State.FAILED, notes=("its lease has ended", f"see invoke logs {w.name}")
             )
             for w in workers(6)[4:]
         ),
     ],
     "not in the inventory": lambda: [
-        dataclasses.replace(w, name=None, state=State.UNKNOWN) for w in workers(2)
+        w._replace(name=None, state=State.UNKNOWN) for w in workers(2)
     ],
     "200": lambda: workers(200),
 }
@@ -102,7 +102,7 @@ def test_no_word_is_broken_and_no_line_too_long(
 
 def test_the_middle_of_a_worker_id_goes_first() -> None:
     """Then it goes away: of a worker that is well, nobody needs it."""
-    nodes = [dataclasses.replace(w, name=f"w{n}", host=f"w{n}") for n, w in enumerate(workers(2))]
+    nodes = [w._replace(name=f"w{n}", host=f"w{n}") for n, w in enumerate(workers(2))]
     row = {w: drawn(screen_report.drawn(report(*nodes)), w) for w in (80, 60, 45)}
     assert any("  LIVE   0f8fad5b-d9cb-469f-a165-70867728900" in line for line in row[80])
     assert any(re.search(r"  LIVE   0f8f\S*…\S*9000  ONLINE$", line) for line in row[60])
@@ -111,8 +111,8 @@ def test_the_middle_of_a_worker_id_goes_first() -> None:
 
 
 def test_a_worker_that_is_not_well_keeps_its_id_and_address() -> None:
-    bad = dataclasses.replace(workers(1)[0], state=State.FAILED)
-    bad = dataclasses.replace(bad, notes=("its lease has ended 3 s ago",))
+    bad = workers(1)[0]._replace(state=State.FAILED)
+    bad = bad._replace(notes=("its lease has ended 3 s ago",))
     lines = drawn(screen_report.drawn(report(bad)), 80)
     at = lines.index("worker-000.rack-04.data.example.com  FAILED  ONLINE")
     assert lines[at + 1 : at + 4] == [
@@ -132,8 +132,8 @@ def test_of_many_on_a_terminal_those_that_are_not_well_with_one_line_for_a_cause
     nodes = workers(200)
     for n in range(20, 90):
         note = f"not registered: invoke start-workers --limit {name(n)}"
-        nodes[n] = dataclasses.replace(nodes[n], state=State.UNREGISTERED, notes=(note,))
-    nodes[150] = dataclasses.replace(nodes[150], state=State.FAILED)
+        nodes[n] = nodes[n]._replace(state=State.UNREGISTERED, notes=(note,))
+    nodes[150] = nodes[150]._replace(state=State.FAILED)
     shown = report(*nodes)
     lines = drawn(screen_report.drawn(shown, every=False), 80)
     assert "200 workers: 129 LIVE, 70 UNREGISTERED, 1 FAILED" in lines

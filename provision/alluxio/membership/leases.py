@@ -68,8 +68,8 @@ def expired(
     Where the leader does not tell which leases have expired, each is asked for. The oldest keys
     come first, because a worker that registers again writes a new key.
     """
-    by_age = sorted(seen.live.items(), key=lambda item: item[1].key.mod_revision)
-    leases = [*dict.fromkeys(entry.key.lease for _, entry in by_age if entry.key.lease)]
+    by_age = sorted(seen.live.values(), key=lambda entry: entry.key.mod_revision)
+    leases = [*dict.fromkeys(entry.key.lease for entry in by_age if entry.key.lease)]
     deadline = wait.Deadline(seconds)
     try:
         if len(leases) > FEW and (ended := _told(etcd, client, leases, deadline)) is not None:

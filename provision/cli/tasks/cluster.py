@@ -98,7 +98,6 @@ def check_nodes(
         return _show_check(run, pods, output, html, wide=wide, every=all)
 
     from provision import check_nodes, terminal
-    from provision.check_nodes import table
 
     if watch and (output or html or run.format == "prometheus"):
         raise UsageError(
@@ -120,6 +119,8 @@ def check_nodes(
         looks = check_nodes.watch(inventory, etcd, interval, nodes_timeout=nodes_timeout)
         with terminal.until_interrupted(), contextlib.closing(looks):
             if not run.json:
+                from provision.check_nodes import table
+
                 table.watch(_then_quiet(looks), wide=wide, every=all)
             for look in check_nodes.changes(_then_quiet(looks)):
                 terminal.emit_json_line(run.document(look.document()))
@@ -179,7 +180,6 @@ def _show_check(
     every: bool = False,
 ) -> int:
     from provision import terminal
-    from provision.check_nodes import table
 
     if html:
         from provision.check_nodes import page
@@ -187,6 +187,8 @@ def _show_check(
 
         write_whole(Path(html).expanduser(), rendered(page.html(seen)))
     if run.format == "table":
+        from provision.check_nodes import table
+
         table.check(seen, wide=wide, every=every)
     elif run.json:
         document = run.document(seen.document(()))

@@ -790,11 +790,10 @@ def _lease_time(answer: Any) -> LeaseTime:
 
 
 def _key_value(kv: Any, values: dict[bytes, bytes] | None = None) -> KeyValue:
-    value, version, modified = kv.value, kv.version, kv.mod_revision
+    value = kv.value
     if values is not None:
         value = values.setdefault(value, value)
-    created = modified if version == 1 else kv.create_revision
-    return KeyValue(kv.key, value, kv.lease, modified, created, version)
+    return KeyValue(kv.key, value, kv.lease, kv.mod_revision)
 
 
 def _bytes(text: str | bytes) -> bytes:

@@ -16,12 +16,13 @@ from provision import bounds
 from provision.etcd.api.values import KeyValue
 from provision.text import printable
 
-#: Keys per request: few round trips, and answers of at most some MB.
-PAGE = 2000
+#: Keys of a first request. An answer takes some four times its bytes until its keys are taken.
+PAGE = 1000
 #: A page that was refused as too large has so many times fewer keys when it is asked for again.
 SHRINK = 16
-#: A page grows up to so many times the first one's keys, while each comes in so many seconds.
-MOST, QUICK = 8, 1.0
+#: While pages come in so many seconds, they grow: a page has up to a quarter of the keys that are
+#: there already, and up to so many times the first one's.
+QUICK, PART, MOST = 1.0, 4, 16
 #: A slow page shrinks again, but not below so many keys: the member itself may be slow.
 LEAST = 500
 
@@ -117,7 +118,10 @@ def read(
             # For each page etcd counts all keys that follow, so large pages are cheaper. They grow
             # step by step: the next keys may be larger, and each answer has to come in time.
             came = len(answer.keys)
-            grown = 2 * came if now - before < QUICK else max(came // 2, min(came, LEAST))
+            if now - before < QUICK:
+                grown = min(2 * came, max(page, len(found) // PART))
+            else:
+                grown = max(came // 2, min(came, LEAST))
             count = max(1, min(MOST * page, fitting, grown))
             continue
         break

@@ -126,14 +126,12 @@ class KvHash(NamedTuple):
 
 
 class KeyValue(NamedTuple):
-    """One key. ``lease`` is 0 without one; ``version`` counts the key's own changes from 1."""
+    """One key. ``lease`` is 0 without one."""
 
     key: bytes
     value: bytes
     lease: int
     mod_revision: int
-    create_revision: int
-    version: int
 
 
 class LeaseTime(NamedTuple):

@@ -28,6 +28,7 @@ def _ssh_files(context: Context) -> None:
         places += [
             (("alluxio", "workers", name, "ssh"), worker.ssh)
             for name, worker in context.file.alluxio.workers.items()
+            if worker.ssh.model_fields_set
         ]
         places += [
             (("alluxio", "masters", name, "ssh"), master.ssh)
@@ -215,17 +216,23 @@ def _ports_on_machine(context: Context) -> None:
     by_address = {m.address: m for m in context.members}
     masters = {_machine(m.machine): m for m in context.masters}
     # Thousands of workers share their properties, and so their ports.
-    shared: dict[tuple[int, int, int], tuple[tuple[str, int], ...]] = {}
+    shared: dict[tuple[int, int, int], tuple[tuple[tuple[str, int], ...], bool]] = {}
 
-    def of_worker(worker: AlluxioWorker) -> tuple[tuple[str, int], ...]:
+    def of_worker(worker: AlluxioWorker) -> tuple[tuple[tuple[str, int], ...], bool]:
+        """The worker's ports, and whether they are all different."""
         key = id(worker.properties), id(worker.env), worker.rpc_port
         if key not in shared:
-            shared[key] = _ports_of(context, worker)
+            ports = _ports_of(context, worker)
+            shared[key] = ports, len({port for _, port in ports}) == len(ports)
         return shared[key]
 
     for worker in context.workers:
-        used = _within(context, worker, "worker", of_worker(worker))
-        if (master := masters.get(_machine(worker.machine))) is not None:
+        ports, different = of_worker(worker)
+        master = masters.get(_machine(worker.machine)) if masters else None
+        if different and master is None:
+            continue
+        used = _within(context, worker, "worker", ports)
+        if master is not None:
             _between(context, worker, used, master, _ports_of(context, master))
     roles: list[tuple[str, AlluxioWorker | AlluxioMaster]] = [
         ("worker", w) for w in context.workers
@@ -240,7 +247,7 @@ def _ports_on_machine(context: Context) -> None:
         if isinstance(role, AlluxioMaster):
             used = _within(context, role, kind, _ports_of(context, role))
         elif member is not None:
-            used = {port: field for field, port in of_worker(role)}
+            used = {port: field for field, port in of_worker(role)[0]}
         if member is None:
             continue
         for field, port in _member_ports(context, member):
@@ -301,6 +308,8 @@ def _one_way_to_a_host(context: Context) -> None:
     seen: dict[tuple[str, int | None], tuple[Machine, document.Path]] = {}
     for machine, host in _machines(context):
         first, its = seen.setdefault(_machine(machine), (machine, host))
+        if first is machine:
+            continue
         if first.host != machine.host:
             at = (*its, "host")
             context.error(
@@ -334,8 +343,7 @@ def _ssh_path(context: Context, host: document.Path) -> document.Path:
 
 
 def _loopback(context: Context) -> None:
-    hosts = {machine.host for machine in context.inventory.machines}
-    if len(hosts) < 2:
+    if len({machine.host for machine, _ in _machines(context)}) < 2:
         return
     for member in context.members:
         path = ("etcd", "members", member.name, "address")

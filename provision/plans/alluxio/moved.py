@@ -111,7 +111,7 @@ def clones(
         running = facts[one.worker.machine].unit(desired.UNIT).active == "active"
         if running and one.worker.name in own:
             continue
-        there = replace(one.worker, hostname=r.host, rpc_port=r.rpc_port)
+        there = one.worker._replace(hostname=r.host, rpc_port=r.rpc_port)
         if registrations.port_answers(fleet, there):
             problems.append(_clone(alluxio, one, r, "where that worker is LIVE"))
     return problems
