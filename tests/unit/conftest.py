@@ -3,7 +3,9 @@ from __future__ import annotations
 import gc
 import os
 import tempfile
-from collections.abc import Callable, Generator, Iterator, Mapping
+import time
+from collections import defaultdict
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -31,30 +33,42 @@ _watch.start()
 
 #: The files of other processes, when several of them share the tests.
 _others = shares.left_out(Path(__file__).parent)
+#: By file of tests, the processor time that it took: a busy machine does not change it.
+_seconds: dict[str, float] = defaultdict(float)
 
 
 def pytest_ignore_collect(collection_path: Path) -> bool | None:
     return True if collection_path in _others else None
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_collection() -> Generator[None, object, object]:
-    """Thousands of tests that all stay: the collector has nothing to find among them."""
-    gc.disable()
-    try:
-        return (yield)
-    finally:
-        gc.freeze()
-        gc.enable()
+# As in the program (provision/cli/lightly.py). Thousands of tests stay, with their modules: the
+# collector would find nothing among them.
+gc.set_threshold(200_000)
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     _watch.test = None if item.get_closest_marker("process") else item.nodeid
+    began = time.process_time()
     try:
         return (yield)
     finally:
         _watch.test = None
+        _seconds[item.path.name] += time.process_time() - began
+
+
+def pytest_deselected(items: Sequence[pytest.Item]) -> None:
+    """A file of which no test runs takes nothing."""
+    for item in items:
+        _seconds[item.path.name] += 0
+
+
+def pytest_sessionfinish() -> None:
+    shares.tell(_seconds)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -63,6 +77,14 @@ def _no_file_of_ours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_wait_for_the_disk() -> Iterator[None]:
+    """The tests' files need not outlive a power cut."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
         yield
 
 

@@ -66,7 +66,7 @@ class TestRead:
     def test_a_pipe_with_a_late_writer(self, tmp_path: Path) -> None:
         pipe = tmp_path / "p"
         os.mkfifo(pipe)
-        writer = threading.Timer(0.2, lambda: pipe.write_bytes(b"hunter2\n"))
+        writer = threading.Timer(0.05, lambda: pipe.write_bytes(b"hunter2\n"))
         writer.start()
         assert read_text(pipe, 100) == "hunter2\n"
         writer.join()
@@ -74,8 +74,8 @@ class TestRead:
     def test_a_pipe_without_a_writer(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         pipe = tmp_path / "p"
         os.mkfifo(pipe)
-        wait_for(0.05, monkeypatch)
-        with pytest.raises(TimeoutError, match=r"gives nothing in 0\.05 s"):
+        wait_for(0.01, monkeypatch)
+        with pytest.raises(TimeoutError, match=r"gives nothing in 0\.01 s"):
             read_bytes(pipe, 100)
 
     @pytest.mark.process
@@ -138,7 +138,7 @@ def test_whatever_a_file_is_its_reader_ends(
         path.symlink_to(ZERO)
     elif kind == "pipe":
         os.mkfifo(path)
-        wait_for(0.05, monkeypatch)
+        wait_for(0.01, monkeypatch)
     else:
         path.mkdir()
     read, error = READERS[reader]

@@ -94,6 +94,7 @@ def test_no_import_runs_upward() -> None:
     assert sorted(upward) == []
 
 
+@pytest.mark.long
 def test_no_modules_import_each_other() -> None:
     try:
         TopologicalSorter(all_imports()).prepare()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -13,17 +14,50 @@ from tests import shares
 HERE = Path(__file__).parent
 
 
-def test_every_file_is_of_one_share(monkeypatch: pytest.MonkeyPatch) -> None:
+def own_files(monkeypatch: pytest.MonkeyPatch, count: int) -> list[set[Path]]:
+    """The files of each of ``count`` shares: together all, each in one."""
     every = set(HERE.glob("test_*.py"))
-    for count in (1, 2, 3):
-        own = []
-        for number in range(1, count + 1):
-            monkeypatch.setenv(shares.SHARE, f"{number}/{count}")
-            own.append(every - shares.left_out(HERE))
-        assert set().union(*own) == every
-        assert sum(map(len, own)) == len(every)
-        sizes = [sum(f.stat().st_size for f in some) for some in own]
-        assert max(sizes) < 1.1 * min(sizes)
+    own = []
+    for number in range(1, count + 1):
+        monkeypatch.setenv(shares.SHARE, f"{number}/{count}")
+        own.append(every - shares.left_out(HERE))
+    assert set().union(*own) == every
+    assert sum(map(len, own)) == len(every)
+    return own
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_every_file_is_of_one_share(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    monkeypatch.delenv(shares.SECONDS, raising=False)
+    sizes = [sum(f.stat().st_size for f in some) for some in own_files(monkeypatch, count)]
+    assert max(sizes) < 1.1 * min(sizes)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_the_shares_take_as_long(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    """By what the files took the last time; one is new, and one is no longer there."""
+    seconds = {f.name: f.stat().st_size % 7 / 10 for f in HERE.glob("test_*.py")}
+    del seconds["test_shares.py"]
+    monkeypatch.setenv(shares.SECONDS, json.dumps({**seconds, "test_gone.py": 90.0}))
+    sums = [sum(seconds.get(f.name, 0) for f in some) for some in own_files(monkeypatch, count)]
+    assert max(sums) - min(sums) < 1
+
+
+def test_what_is_told_is_remembered(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    told.mkdir()
+    monkeypatch.setattr(shares, "MEMORY", tmp_path / "cache" / "seconds.json")
+    assert shares._remembered() == {}
+    shares._remember({}, told)
+    assert not shares.MEMORY.exists()
+    monkeypatch.setenv(shares.TOLD, str(told))
+    for number, seconds in (("1/2", {"a": 1.5}), ("2/2", {"b": 2.5})):
+        monkeypatch.setenv(shares.SHARE, number)
+        shares.tell(seconds)
+    shares._remember({"a": 9.0, "c": 3.5}, told)
+    assert shares._remembered() == {"a": 1.5, "b": 2.5, "c": 3.5}
+    shares.MEMORY.write_text('{"a": 1.')
+    assert shares._remembered() == {}
 
 
 def test_without_shares_no_file_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,7 +53,8 @@ def line(words: str, named: Sequence[str] = ()) -> Line:
 
 def values(words: str) -> list[dict[str, object]]:
     """What each task of a line is called with."""
-    contexts = Parser(namespace.to_contexts()).parse_argv(line(words).words)
+    given = line(words).words
+    contexts = Parser(usage.of_line(namespace, given).to_contexts()).parse_argv(given)
     return [dict(context.as_kwargs) for context in contexts]
 
 
