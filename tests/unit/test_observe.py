@@ -458,7 +458,8 @@ def test_who_uses_a_fact_that_was_not_asked_is_told(
 
 
 def test_facts_that_were_asked_and_are_none_are_known() -> None:
-    seen = facts.seen_by(Probe(ports=[], reach=[], disks=[], resolve=[]), hosts.facts())
+    asked = Probe(ports=[], reach=[], disks=[], resolve=[])
+    seen = facts.seen_by(asked, hosts.facts(disks={}))
     assert not seen.listeners
     assert not seen.unreachable
     assert not seen.disks
