@@ -40,7 +40,7 @@ def import_invoke() -> None:
     """
     if _DOUBLES in sys.modules:
         return
-    stand_in = ModuleType(_DOUBLES)
+    stand_in = type(sys)(_DOUBLES)  # a module
     vars(stand_in)["Mock"] = object
     sys.modules[_DOUBLES] = stand_in
     try:
