@@ -5,6 +5,9 @@ With pytest-xdist every process collects every test and sends every result to an
 takes longer than thousands of tests that take a millisecond each. Here a process knows its files by
 :data:`SHARE`, and nobody waits for another. Each prints its own result, the first one as it runs.
 
+What the tests write is in memory, where there is one for it, and is not kept: to look at it, run
+the test alone.
+
 All shares are to take as long: a file counts by the processor time of its last run, which stands
 in pytest's cache, and by its size until it has run.
 """
@@ -14,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -27,7 +31,9 @@ SECONDS = "ALXP_TEST_SECONDS"
 TOLD = "ALXP_TEST_TOLD"
 #: pytest's exit code when a share has no test at all.
 NO_TESTS = 5
-MEMORY = Path(__file__).parents[1] / ".pytest_cache" / "seconds.json"
+#: Files in memory, and the bytes that must be free there: those of the tests many times over.
+IN_MEMORY, FREE = Path("/dev/shm"), 1 << 28
+REMEMBERED = Path(__file__).parents[1] / ".pytest_cache" / "seconds.json"
 
 
 def left_out(folder: Path) -> frozenset[Path]:
@@ -64,7 +70,7 @@ def tell(seconds: Mapping[str, float]) -> None:
 
 def _remembered() -> dict[str, float]:
     try:
-        return dict(json.loads(MEMORY.read_text(encoding="utf-8")))
+        return dict(json.loads(REMEMBERED.read_text(encoding="utf-8")))
     except (OSError, ValueError):  # the first run, or one that was killed as it wrote
         return {}
 
@@ -72,11 +78,20 @@ def _remembered() -> dict[str, float]:
 def _remember(before: Mapping[str, float], told: Path) -> None:
     found = [json.loads(file.read_text(encoding="utf-8")) for file in told.iterdir()]
     if found:
-        MEMORY.parent.mkdir(exist_ok=True)
+        REMEMBERED.parent.mkdir(exist_ok=True)
         now = dict(before)
         for seconds in found:
             now.update(seconds)
-        MEMORY.write_text(json.dumps(now, indent=1, sort_keys=True), encoding="utf-8")
+        REMEMBERED.write_text(json.dumps(now, indent=1, sort_keys=True), encoding="utf-8")
+
+
+def _fast() -> Path | None:
+    """Where the tests' files go; None: where temporary files are by default."""
+    try:
+        enough = shutil.disk_usage(IN_MEMORY).free >= FREE
+    except OSError:
+        return None
+    return IN_MEMORY if enough and os.access(IN_MEMORY, os.W_OK) else None
 
 
 def main(count: int, *arguments: str) -> int:
@@ -85,7 +100,8 @@ def main(count: int, *arguments: str) -> int:
     seconds = _remembered()
     with contextlib.ExitStack() as stack:
         told = stack.enter_context(tempfile.TemporaryDirectory())
-        environment = {**os.environ, SECONDS: json.dumps(seconds), TOLD: told}
+        files = stack.enter_context(tempfile.TemporaryDirectory(prefix="alxp-", dir=_fast()))
+        environment = {**os.environ, SECONDS: json.dumps(seconds), TOLD: told, "TMPDIR": files}
         later = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(count - 1)]
         processes = [
             stack.enter_context(

@@ -46,23 +46,35 @@ def test_the_shares_take_as_long(monkeypatch: pytest.MonkeyPatch, count: int) ->
 def test_what_is_told_is_remembered(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     told = tmp_path / "told"
     told.mkdir()
-    monkeypatch.setattr(shares, "MEMORY", tmp_path / "cache" / "seconds.json")
+    monkeypatch.setattr(shares, "REMEMBERED", tmp_path / "cache" / "seconds.json")
     assert shares._remembered() == {}
     shares._remember({}, told)
-    assert not shares.MEMORY.exists()
+    assert not shares.REMEMBERED.exists()
     monkeypatch.setenv(shares.TOLD, str(told))
     for number, seconds in (("1/2", {"a": 1.5}), ("2/2", {"b": 2.5})):
         monkeypatch.setenv(shares.SHARE, number)
         shares.tell(seconds)
     shares._remember({"a": 9.0, "c": 3.5}, told)
     assert shares._remembered() == {"a": 1.5, "b": 2.5, "c": 3.5}
-    shares.MEMORY.write_text('{"a": 1.')
+    shares.REMEMBERED.write_text('{"a": 1.')
     assert shares._remembered() == {}
 
 
 def test_without_shares_no_file_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(shares.SHARE, raising=False)
     assert shares.left_out(HERE) == set()
+
+
+def test_files_are_in_memory_where_there_is_room(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(shares, "IN_MEMORY", tmp_path)
+    monkeypatch.setattr(shares, "FREE", 1)
+    assert shares._fast() == tmp_path
+    monkeypatch.setattr(shares, "FREE", 1 << 62)
+    assert shares._fast() is None
+    monkeypatch.setattr(shares, "IN_MEMORY", tmp_path / "none")
+    assert shares._fast() is None
 
 
 @pytest.mark.process
