@@ -31,6 +31,8 @@ SECONDS = "ALXP_TEST_SECONDS"
 TOLD = "ALXP_TEST_TOLD"
 #: pytest's exit code when a share has no test at all.
 NO_TESTS = 5
+#: The seconds that it takes to import and collect a file of tests.
+COLLECTED = 0.01
 #: Files in memory, and the bytes that must be free there: those of the tests many times over.
 IN_MEMORY, FREE = Path("/dev/shm"), 1 << 28
 REMEMBERED = Path(__file__).parents[1] / ".pytest_cache" / "seconds.json"
@@ -58,7 +60,7 @@ def _weights(folder: Path, seconds: Mapping[str, float]) -> dict[Path, float]:
     known = [file for file in sizes if file.name in seconds]
     taken = sum(seconds[file.name] for file in known)
     a_byte = taken / sum(sizes[file] for file in known) if taken else 1.0
-    return {file: seconds.get(file.name, size * a_byte) for file, size in sizes.items()}
+    return {file: COLLECTED + seconds.get(file.name, size * a_byte) for file, size in sizes.items()}
 
 
 def tell(seconds: Mapping[str, float]) -> None:

@@ -67,8 +67,9 @@ def pytest_deselected(items: Sequence[pytest.Item]) -> None:
         _seconds[item.path.name] += 0
 
 
-def pytest_sessionfinish() -> None:
-    shares.tell(_seconds)
+def pytest_sessionfinish(exitstatus: int) -> None:
+    if exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):  # all have run
+        shares.tell(_seconds)
 
 
 @pytest.fixture(scope="session", autouse=True)
