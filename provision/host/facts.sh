@@ -338,7 +338,16 @@ users() {
     theirs="$theirs${line%%:*} "
   done
 }
-climb() { near=$1; while [ ! -d "$near" ]; do near=${near%/*} near=${near:-/}; done; }
+# A disk that is away is no folder for anybody. What is above it is another disk.
+mounts=
+climb() {
+  near=$1
+  while [ ! -d "$near" ]; do
+    [ -n "$mounts" ] || mounts=$(exec cat /proc/self/mounts)
+    case $mounts in *" $near "*) return;; esac
+    near=${near%/*} near=${near:-/}
+  done
+}
 disks() {
   names= asked=
   for d in "$@"; do

@@ -466,6 +466,32 @@ def test_facts_that_were_asked_and_are_none_are_known() -> None:
     assert not seen.resolved
 
 
+@pytest.mark.process
+def test_a_disk_that_is_away_is_not_measured_by_the_one_above_it(tmp_path: Path) -> None:
+    """The server of a mount does not answer, so that it is no folder even for root."""
+    away = tmp_path / "mnt"
+    (tmp_path / "bin").mkdir()
+    for name, text in (
+        ("cat", f'echo "server:/x {away} nfs4 rw 0 0"'),
+        ("df", f'case "$*" in *{away}*) exit 1;; esac; exec /bin/df "$@"'),
+    ):
+        program = tmp_path / "bin" / name
+        program.write_text(f"#!/bin/sh\n{text}\n")
+        program.chmod(0o755)
+    probe = Probe(disks=(f"{away}/data", str(away), f"{tmp_path}/new/er", f"{away}2"))
+    done = subprocess.run(
+        ["sh", "-s"],
+        input=facts.script(probe).encode(),
+        capture_output=True,
+        check=True,
+        env={"PATH": f"{tmp_path}/bin:{os.environ['PATH']}"},
+    )
+    assert [*parse(result(done.stdout.decode()), "here").disks] == [
+        f"{tmp_path}/new/er",
+        f"{away}2",
+    ]
+
+
 def test_one_user_of_several_probes_is_enough() -> None:
     both = merged([Probe(ports=[1]), Probe(kinds=Kind.CLOCK)])
     assert (both.ports, both.disks, both.kinds) == ([1], None, Kind.CLOCK)
