@@ -135,16 +135,22 @@ def test_which_attempt_is_looked_at(
 
 @pytest.mark.process
 @pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("lines", [["50.123456"], ["50.123456", "51.5", "53.000001"]])
 def test_lines_of_a_process_that_was_gone_before_journald_asked(
-    tmp_path: Path, known: bool
+    tmp_path: Path, known: bool, lines: list[str]
 ) -> None:
-    """They have the unit's name, but the id of another attempt or none."""
+    """They have the unit's name, and the id of another attempt or none. Lines from before the
+    attempt, or after it, are not asked for: they have reasons of their own."""
     own = "echo mine" if known else ":"
+    until = int(lines[-1].partition(".")[0]) + 1
+    times = "; ".join(f"echo '{time} h systemd[1]: v1.0 of it'" for time in lines)
     journal = f"""\
 case "$*" in
   *json*) echo '{{"INVOCATION_ID":"{OLD}"}}' ;;
   "-q _SYSTEMD_INVOCATION_ID={OLD} "*) {own} ;;
-  "-q _SYSTEMD_UNIT=alluxio-worker.service "*) echo 'this release is broken' ;;
+  "-q INVOCATION_ID={OLD} "*"-o short-unix") {times} ;;
+  "-q --since=@50 --until=@{until} _SYSTEMD_UNIT=alluxio-worker.service "*)
+    echo 'this release is broken' ;;
   *) {own}; echo 'Main process exited' ;;
 esac
 """

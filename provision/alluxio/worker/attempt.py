@@ -18,9 +18,8 @@ from collections.abc import Sequence
 LOOKED_AT = 3000
 #: How many lines of an attempt, without stack frames, the host sends.
 FETCHED = 150
-#: Lines of the process without an attempt's id, and their age in seconds, that count as the
-#: attempt's.
-UNASSIGNED, RECENT = 3, 120
+#: How many lines of the process, from the time of the attempt, stand for the attempt's own.
+OF_ITS_TIME = 3
 #: How many lines are shown when no line gives the cause.
 SHOWN = 8
 #: Limit for the characters of a line; an exception's line may contain a whole class path.
@@ -37,8 +36,8 @@ def script(unit: str) -> str:
 
     Without an invocation's id in the journal, it prints the end of the journal. When journald reads
     the line of a process that is gone already, it knows the unit alone, and takes the attempt of
-    this moment (``client_context_read_invocation_id``): none, or the next one. So for an attempt
-    without a line of its process, the process's latest lines come first.
+    this moment (``client_context_read_invocation_id``): none, or the next one. So when an attempt
+    has no line of its process, lines of the unit's processes from the attempt's time come first.
     """
     name = shlex.quote(unit)
     field = '"_*(SYSTEMD_)?INVOCATION_ID" ?: ?"'
@@ -54,9 +53,14 @@ def script(unit: str) -> str:
         "esac\n"
         'id=$(printf "%s\\n" "$ids" | tail -n 1)\n'
         'if [ -n "$id" ]; then set -- _SYSTEMD_INVOCATION_ID=$id + INVOCATION_ID=$id\n'
-        "  journalctl -q _SYSTEMD_INVOCATION_ID=$id -n 1 --no-pager -o cat | grep -q . ||\n"
-        f"    journalctl -q _SYSTEMD_UNIT={name} --since=-{RECENT}s -n {UNASSIGNED} --no-pager"
-        " -o cat\n"
+        "  journalctl -q _SYSTEMD_INVOCATION_ID=$id -n 1 --no-pager -o cat | grep -q . || {\n"
+        f"    times=$(journalctl -q INVOCATION_ID=$id -n {LOOKED_AT} --no-pager -o short-unix"
+        " | sed -n 's/\\..*//;1p;$p')\n"
+        # Two whole seconds, one in each line.
+        '    [ -z "$times" ] || journalctl -q --since="@${times%%[!0-9]*}"'
+        ' --until="@$((${times##*[!0-9]} + 1))"'
+        f" _SYSTEMD_UNIT={name} -n {OF_ITS_TIME} --no-pager -o cat\n"
+        "  }\n"
         f"else set -- -u {name}; fi\n"
         f'journalctl "$@" -n {LOOKED_AT} --no-pager -o cat'
         f" | grep -v '^[[:space:]]*at ' | tail -n {FETCHED}"
