@@ -135,7 +135,7 @@ def plan(
     *,
     compact: bool,
     every: bool = False,
-    free: Mapping[str, int] | None = None,
+    free: Mapping[str, int | None] | None = None,
 ) -> Plan:
     """With ``compact``, compact to the newest revision. Then defragment: followers first, then the
     leader.
@@ -181,7 +181,7 @@ def plan(
     notes += [
         disks.unmeasured(_where(m), [m.data_dir], "warning")
         for m in chosen
-        if free is not None and m.name not in free
+        if free is not None and free.get(m.name, 0) is None
     ]
     return Plan("defrag-etcd", cluster.name, tuple(steps), tuple(notes), guards)
 
@@ -190,16 +190,16 @@ def _where(member: EtcdMember) -> str:
     return f"{member.name} at {member.machine.host} ({member.machine.where})"
 
 
-def free_space(etcd: Etcd) -> dict[str, int]:
-    """Free bytes on the disk of each member's data, by name. Hosts that do not answer are left
-    out."""
+def free_space(etcd: Etcd) -> dict[str, int | None]:
+    """Free bytes on the disk of each member's data, by name; None where the host's df does not say.
+    Hosts that do not answer are left out."""
     cluster = etcd.cluster
     probes = {m.machine: Probe(disks=(m.data_dir,)) for m in cluster.members}
     facts, _ = gather.gather_facts(etcd.fleet, probes)
     return {
-        m.name: disk.available
+        m.name: disk.available if (disk := facts[m.machine].disks.get(m.data_dir)) else None
         for m in cluster.members
-        if m.machine in facts and (disk := facts[m.machine].disks.get(m.data_dir)) is not None
+        if m.machine in facts
     }
 
 
@@ -245,20 +245,22 @@ def _stalls(cluster: EtcdCluster, sizes: Mapping[str, Usage]) -> Problem:
     )
 
 
-def _require_room(cluster: EtcdCluster, chosen: Sequence[Usage], free: Mapping[str, int]) -> None:
+def _require_room(
+    cluster: EtcdCluster, chosen: Sequence[Usage], free: Mapping[str, int | None]
+) -> None:
     """Raises :class:`PreflightFailed` when a disk has no room for the rewritten database."""
     where = {m.name: _where(m) for m in cluster.members}
     data = {m.name: m.data_dir for m in cluster.members}
     problems = [
         Problem(
             where[u.member],
-            f"{data[u.member]} has {size(free[u.member])} free; the rewritten database needs "
+            f"{data[u.member]} has {size(there)} free; the rewritten database needs "
             f"{size(u.room)} beside the old one",
             "free space there, then run again",
             id="disk-full",
         )
         for u in chosen
-        if u.member in free and free[u.member] < u.room
+        if (there := free.get(u.member)) is not None and there < u.room
     ]
     if problems:
         raise PreflightFailed("there is no room to defragment", problems, id="disk-full")
