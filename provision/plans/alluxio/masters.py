@@ -117,7 +117,7 @@ def observe(
         alluxio.name,
         probes,
         facts,
-        rooms={},
+        rooms=worker_preflight.release_rooms(alluxio, tarballs, facts) if tarballs else {},
         tarballs=[tarballs.alluxio, tarballs.jdk] if tarballs else [],
         take_over=alluxio.take_over,
         command="start-masters",
@@ -389,8 +389,8 @@ def _probe(alluxio: AlluxioCluster, master: AlluxioMaster, artifacts: Artifacts)
             if m != master and journal_folder.is_embedded(alluxio, m)
         ],
         disks=(
-            *(alluxio.install_dir, alluxio.state_dir, alluxio.log_dir),
-            journal_folder.journal_dir(alluxio),
+            *(alluxio.install_dir, alluxio.java.install_dir),
+            *(alluxio.state_dir, alluxio.log_dir, journal_folder.journal_dir(alluxio)),
         ),
         paths=(desired.current_link(alluxio),),
         commands={

@@ -16,7 +16,6 @@ from provision.alluxio.membership import clusters, registrations, type_change
 from provision.alluxio.worker import (
     attempt,
     desired,
-    java,
     membership_switch,
     state,
     stores,
@@ -29,16 +28,12 @@ from provision.etcd.cluster.handle import Etcd
 from provision.host import fitness, gather, preflight
 from provision.host.diff import Change, changes
 from provision.host.facts import PREFLIGHT, HostFacts, Probe, merged
-from provision.host.resources import MARKER
 from provision.inventory import sizes
 from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, Inventory, Machine
 from provision.plans.alluxio import join_conflict, moved, worker_preflight
 from provision.ssh.session import Fleet, Session
 from provision.text import counted, number, printable_lines, share
 
-#: Room for a release, in sizes of its tarball: unpacked it takes about two, and for a moment the
-#: tarball lies beside it.
-UNPACKED = 3
 #: Running workers are restarted in groups of one such part of the chosen workers. The rest keeps
 #: serving, also while other runs restart workers of other batches.
 RESTART_SHARE = 10
@@ -589,19 +584,7 @@ def _rooms(
     tarballs: Artifacts,
     facts: Mapping[Machine, HostFacts],
 ) -> dict[Machine, list[preflight.SpaceRequirement]]:
-    marker = f"{desired.home(alluxio)}/{MARKER}"
-    room = preflight.SpaceRequirement(
-        alluxio.install_dir, tarballs.alluxio.room(UNPACKED), "the Alluxio release"
-    )
-    rooms = {m: [room] for m, f in facts.items() if f.text(marker) is None}
-    if tarballs.jdk is not None:
-        tree = java.tree(alluxio, tarballs.jdk.path.name)
-        room = preflight.SpaceRequirement(
-            alluxio.java.install_dir, tarballs.jdk.room(UNPACKED), "the JDK"
-        )
-        for m, f in facts.items():
-            if f.text(f"{tree}/{MARKER}") is None:
-                rooms.setdefault(m, []).append(room)
+    rooms = worker_preflight.release_rooms(alluxio, tarballs, facts)
     for worker in (w for w in chosen if w.machine in facts):
         if state.metastore(alluxio) not in facts[worker.machine].paths:
             rooms.setdefault(worker.machine, []).append(

@@ -12,6 +12,7 @@ from provision.errors import Problem
 from provision.host import preflight
 from provision.host.facts import HostFacts
 from provision.host.ownership import owner
+from provision.host.resources import MARKER
 from provision.inventory import ports, sizes
 from provision.inventory.resolved import (
     AlluxioCluster,
@@ -20,6 +21,10 @@ from provision.inventory.resolved import (
     bracketed,
 )
 from provision.text import number, size
+
+#: Room for a release, in sizes of its tarball: unpacked it takes about two, and for a moment the
+#: tarball lies beside it.
+UNPACKED = 3
 
 
 def release(
@@ -41,6 +46,26 @@ def release(
         for machine, f in facts.items()
         if tarball.launcher_on(f, home) is None
     ]
+
+
+def release_rooms(
+    alluxio: AlluxioCluster, artifacts: Artifacts, facts: Mapping[Machine, HostFacts]
+) -> dict[Machine, list[preflight.SpaceRequirement]]:
+    """What a release and a JDK need on the hosts that do not have them yet."""
+    marker = f"{workers_desired.home(alluxio)}/{MARKER}"
+    room = preflight.SpaceRequirement(
+        alluxio.install_dir, artifacts.alluxio.room(UNPACKED), "the Alluxio release"
+    )
+    rooms = {m: [room] for m, f in facts.items() if f.text(marker) is None}
+    if artifacts.jdk is not None:
+        tree = java.tree(alluxio, artifacts.jdk.path.name)
+        room = preflight.SpaceRequirement(
+            alluxio.java.install_dir, artifacts.jdk.room(UNPACKED), "the JDK"
+        )
+        for m, f in facts.items():
+            if f.text(f"{tree}/{MARKER}") is None:
+                rooms.setdefault(m, []).append(room)
+    return rooms
 
 
 def workers(
