@@ -8,8 +8,8 @@ takes longer than thousands of tests that take a millisecond each. Here a proces
 What the tests write is in memory, where there is one for it, and is not kept: to look at it, run
 the test alone.
 
-All shares are to take as long: a file counts by the processor time of its last run, which stands
-in pytest's cache, and by its size until it has run.
+All shares should take equally long: a file counts by the processor time of its last run, which
+stands in pytest's cache, and by its size until it has run.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -98,6 +99,8 @@ def _fast() -> Path | None:
 
 def main(count: int, *arguments: str) -> int:
     """The worst exit code of ``count`` processes of pytest."""
+    # So that no file stays in memory.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     command = [sys.executable, "-m", "pytest", "-p", "no:xdist", *arguments]
     seconds = _remembered()
     with contextlib.ExitStack() as stack:

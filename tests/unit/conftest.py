@@ -67,8 +67,10 @@ def pytest_deselected(items: Sequence[pytest.Item]) -> None:
         _seconds[item.path.name] += 0
 
 
-def pytest_sessionfinish(exitstatus: int) -> None:
-    if exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):  # all have run
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    chosen = session.config.option
+    whole = not (chosen.keyword or chosen.maxfail or chosen.lf)
+    if whole and exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
         shares.tell(_seconds)
 
 
