@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from provision.errors import InventoryError, Problem
 from provision.files import read_bytes
-from provision.inventory import checks, document, model, ranges
+from provision.inventory import checks, document, model, range_names, ranges
 from provision.inventory.findings import Findings, Mark, unreadable
 from provision.inventory.resolved import Inventory, resolve
 from provision.text import counted
@@ -108,7 +108,7 @@ def _typed(root: document.Mapping, path: Path, findings: Findings) -> LoadedInve
             name: findings.where(document.place(entry))
             for name, entry in document.entries(root, (group, hosts)).items()
         }
-        for group, hosts in ranges.EXPANDED
+        for group, hosts in range_names.EXPANDED
     }
     for name in file.etcd.members:  # an external etcd's are not in the file
         at = findings.where(document.locate(root, ("etcd", "members", name)))

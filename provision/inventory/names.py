@@ -13,13 +13,12 @@ from collections.abc import Iterable, Iterator
 from provision import bounds
 from provision.files import read_bytes
 from provision.inventory import plain
-from provision.inventory.range_names import MAX_ENTRIES, RangeError, expand
+from provision.inventory.range_names import EXPANDED, MAX_ENTRIES, RangeError, expand
 
 #: Seconds that a file may take: nobody waits longer for a completion.
 _SECONDS = 0.2
 #: Names that a shell takes as they are. Others, which the inventory's checks refuse, are left out.
 _SAFE = re.compile(r"[A-Za-z0-9:][A-Za-z0-9.:_-]*")
-_GROUPS = (("etcd", "members"), ("alluxio", "masters"), ("alluxio", "workers"))
 #: Of a group: each role's name, and its host if one is written.
 _Roles = Iterable[tuple[str, str | None]]
 
@@ -71,7 +70,7 @@ def in_plain(data: bytes) -> Names | None:
     if root is None:
         return None
     try:
-        return _names(_plain_roles(root, *group) for group in _GROUPS)
+        return _names(_plain_roles(root, *group) for group in EXPANDED)
     except RangeError:
         return None
 
@@ -93,7 +92,7 @@ def in_any(data: bytes) -> Names:
             host = role.get("host") if isinstance(role, document.Mapping) else None
             yield name, host.text if isinstance(host, document.Scalar) else None
 
-    return _names(roles(*group) for group in _GROUPS)
+    return _names(roles(*group) for group in EXPANDED)
 
 
 def _plain_roles(
@@ -117,7 +116,7 @@ def _plain_roles(
 def _names(groups: Iterable[_Roles]) -> Names:
     hosts: dict[str, None] = {}
     found: dict[str, tuple[str, ...]] = {}
-    for (_, group), roles in zip(_GROUPS, groups, strict=True):
+    for (_, group), roles in zip(EXPANDED, groups, strict=True):
         names: list[str] = []
         for name, host in roles:
             if host is not None and _SAFE.fullmatch(host):

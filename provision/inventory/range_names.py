@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from itertools import product
 
+#: Where names may have ranges: the groups of an inventory with their hosts.
+EXPANDED = (("etcd", "members"), ("alluxio", "masters"), ("alluxio", "workers"))
 #: The most entries that one file may expand to.
 MAX_ENTRIES = 100_000
 

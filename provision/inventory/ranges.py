@@ -13,10 +13,8 @@ from __future__ import annotations
 from provision.inventory import range_names
 from provision.inventory.document import Entry, Mapping, Node, Path, Scalar
 from provision.inventory.findings import Findings, Mark
-from provision.inventory.range_names import RangeError, expand
+from provision.inventory.range_names import EXPANDED, RangeError, expand
 
-#: The mappings whose names may be ranges.
-EXPANDED = (("etcd", "members"), ("alluxio", "masters"), ("alluxio", "workers"))
 _ADDRESSES = ("host", "address", "hostname")
 
 
