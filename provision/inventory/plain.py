@@ -1,10 +1,10 @@
 """The YAML that nearly every inventory is, read in a few steps: for completion alone.
 
 Importing ruamel.yaml and parsing with it take most of the time of a completion. This module reads
-keys and lists in blocks, flow collections that end on their line, comments, and text on one line,
-plain or in quotes. Anything else (anchors, merges, tags, escapes, text over lines, tabs, a mistake)
-is not answered, and :mod:`provision.inventory.document` reads it. So each pattern here allows less
-than YAML does, and never more.
+keys and lists in blocks, flow collections that end on their line, comments, text on one line, plain
+or in quotes, and --- before all of these. Anything else (anchors, merges, tags, escapes, text over
+lines, tabs, a mistake) is not answered, and :mod:`provision.inventory.document` reads it. So each
+pattern here allows less than YAML does, and never more.
 """
 
 from __future__ import annotations
@@ -55,12 +55,17 @@ def _document(text: str) -> dict[str, Tree]:
     root: dict[str, Tree] = {}
     blocks: list[tuple[int, dict[str, Tree] | list[Tree]]] = [(0, root)]
     waiting: str | None = None  # the key whose value may be the block below it
+    begun = False
     for line in text.split("\n"):
         if not line.isprintable():
             raise _Other
         bare = line.strip(" ")
         if not bare or bare[0] == "#":
             continue
+        if line == "---" and not begun:
+            begun = True
+            continue
+        begun = True
         indent = len(line) - len(line.lstrip(" "))
         listed = bare.startswith("- ")
         above, block = blocks[-1]

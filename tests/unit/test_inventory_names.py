@@ -28,6 +28,7 @@ USUAL = {
     "external": external.BASE,
     "a list below its key": "other_clusters:\n- a\n-  b # c\nalluxio: {workers: {w1: {host: h}}}\n",
     "a deeper list": "x:\n  y:\n    - 'a b'\n    - {c: [d, \"e\"]} # f\n  z: 1\n",
+    "a document's start": "\n# a\n---\n# b\nc:\n  d: e\n",
     "comments": "# ä\n\na: # b\n   # c\n\n  d: e#f # g\n  #h\n  i: '#'\nj: k\n",
     "text": "a: -Xmx1g -Xms1g\nb: s3://c/d\ne f: g  h\n'i': j\n\"k: l\": ''\nm: ~\nn:\no: ./p\n",
     "flow": "a: {b: {c: d, \"e\": 'f'}, g: [h, [], {}], i: http://j:1/k}\nl: [ m , n o ]  # p\n",
@@ -35,6 +36,9 @@ USUAL = {
 }
 #: Valid or not: what only the other reader may answer.
 OTHER = {
+    "two documents": "---\na: b\n---\nc: d\n",
+    "a start twice": "---\n---\na: b\n",
+    "a start behind a key": "a: b\n---\n",
     "an anchor": "a: &b {c: d}\n",
     "an alias": "a: *b\n",
     "a merge": "a:\n  <<: {b: c}\n",
@@ -50,7 +54,6 @@ OTHER = {
     "a tab": "a:\tb\n",
     "line ends of Windows": "a: b\r\n",
     "a byte order mark": "\ufeffa: b\n",
-    "a document's start": "---\na: b\n",
     "a document's start in the line": "--- a: b\n",
     "a document's end": "a: b\n...\n",
     "a document's end in the line": "a: b\n... c: d\n",
