@@ -6,6 +6,7 @@ import contextlib
 import datetime
 import importlib.machinery
 import importlib.util
+import json
 import os
 import signal
 import socket
@@ -26,6 +27,18 @@ ARTIFACTS = ROOT / ".lab" / "artifacts"
 #: What a process that is stopped has to end by itself.
 STOP_SECONDS = 5
 TOOL = [str(Path(sys.executable).with_name("invoke")), "--search-root", str(ROOT)]
+#: Starts a command and writes what it took to a file: seconds, bytes. The kernel counts the peak
+#: memory of whoever starts a process as that process's, too (``exec_mmap``, which calls
+#: ``setmax_mm_hiwater_rss``), and the program here holds the output of all runs before.
+STARTER = """\
+import json, os, signal, sys, time
+started = time.perf_counter()
+process = os.posix_spawnp(sys.argv[2], sys.argv[2:], os.environ)
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+_, status, usage = os.wait4(process, 0)
+took = time.perf_counter() - started, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024
+os.write(int(sys.argv[1]), json.dumps([*took, os.waitstatus_to_exitcode(status)]).encode())
+"""
 
 
 @dataclass(frozen=True)
@@ -53,15 +66,20 @@ def measure(
     limit: float | None = None,
 ) -> Measured:
     """Run a command, for ``limit`` seconds at most; how it ends is the caller's to judge."""
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+    with (
+        tempfile.TemporaryFile() as out,
+        tempfile.TemporaryFile() as err,
+        tempfile.TemporaryFile() as told,
+    ):
         started = time.perf_counter()
         process = subprocess.Popen(
-            command,
+            [sys.executable, "-I", "-S", "-c", STARTER, str(told.fileno()), *command],
             env=env,
             cwd=cwd,
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=err,
+            pass_fds=[told.fileno()],
             start_new_session=limit is not None,
         )
         stopped = threading.Event()
@@ -70,20 +88,19 @@ def measure(
         try:
             if limit is not None:
                 clock.start()
-            _, status, usage = os.wait4(process.pid, 0)
+            process.wait()
         except BaseException:
             process.kill()
             raise
         clock.cancel()
         wall = time.perf_counter() - started
-        process.returncode = os.waitstatus_to_exitcode(status)
         texts = []
-        for file in (out, err):
+        for file in (out, err, told):
             file.seek(0)
             texts.append(file.read().decode(errors="replace"))
-    cpu = usage.ru_utime + usage.ru_stime
-    rss = usage.ru_maxrss * 1024
-    return Measured(wall, cpu, rss, process.returncode, *texts, stopped=stopped.is_set())
+    # A command that had to be killed took its starter with it.
+    took = json.loads(texts.pop() or "null") or [wall, 0.0, 0, process.returncode]
+    return Measured(*took, *texts, stopped=stopped.is_set())
 
 
 def _stop(process: subprocess.Popen[bytes], stopped: threading.Event) -> None:
