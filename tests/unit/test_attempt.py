@@ -88,6 +88,21 @@ def test_a_line_is_cut() -> None:
 OLD, NEW = "a" * 32, "b" * 32
 
 
+def printed(folder: Path, systemctl: str, journalctl: str) -> str:
+    """What the script prints where these two shell scripts answer as systemd does."""
+    for name, script in (("systemctl", systemctl), ("journalctl", journalctl)):
+        (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+        (folder / name).chmod(0o755)
+    done = subprocess.run(
+        ["sh", "-c", attempt.script("alluxio-worker.service")],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PATH": f"{folder}:/usr/bin:/bin"},
+    )
+    return done.stdout
+
+
 @pytest.mark.process
 @pytest.mark.parametrize(
     ("state", "restarts", "ids", "asked"),
@@ -114,23 +129,12 @@ def test_which_attempt_is_looked_at(
         f'echo \'{{"_SYSTEMD_INVOCATION_ID":"{i}"}}\'; echo \'{{"INVOCATION_ID":"{i}"}}\'; '
         for i in ids
     )
-    for name, script in (
-        ("systemctl", f'case "$*" in {cases}esac'),
-        ("journalctl", f'case "$*" in *json*) {lines or ":"};; *) echo "$@";; esac'),
-    ):
-        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
-        (tmp_path / name).chmod(0o755)
-    done = subprocess.run(
-        ["sh", "-c", attempt.script("alluxio-worker.service")],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
-    )
+    journal = f'case "$*" in *json*) {lines or ":"};; *) echo "$@";; esac'
+    said = printed(tmp_path, f'case "$*" in {cases}esac', journal)
     if asked is None:
-        assert done.stdout.startswith("-u alluxio-worker.service ")
+        assert said.startswith("-u alluxio-worker.service ")
     else:
-        assert done.stdout.startswith(f"_SYSTEMD_INVOCATION_ID={asked} + INVOCATION_ID={asked} ")
+        assert said.startswith(f"_SYSTEMD_INVOCATION_ID={asked} + INVOCATION_ID={asked} ")
 
 
 @pytest.mark.process
@@ -154,15 +158,6 @@ case "$*" in
   *) {own}; echo 'Main process exited' ;;
 esac
 """
-    for name, script in (("systemctl", "echo failed"), ("journalctl", journal)):
-        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
-        (tmp_path / name).chmod(0o755)
-    done = subprocess.run(
-        ["sh", "-c", attempt.script("alluxio-worker.service")],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
-    )
+    lines = printed(tmp_path, "echo failed", journal).splitlines()
     said = "mine" if known else "this release is broken"
-    assert attempt.excerpt(done.stdout.splitlines()) == [said, "Main process exited"]
+    assert attempt.excerpt(lines) == [said, "Main process exited"]
