@@ -69,7 +69,8 @@ def pytest_deselected(items: Sequence[pytest.Item]) -> None:
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     chosen = session.config.option
-    whole = not (chosen.keyword or chosen.maxfail or chosen.lf)
+    failed = vars(chosen).get("lf", False)  # not there without pytest's cache
+    whole = not (chosen.keyword or chosen.maxfail or failed)
     if whole and exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
         shares.tell(_seconds)
 
