@@ -20,10 +20,10 @@ import pathlib
 import re
 import secrets
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, NoReturn, TypeVar
+from typing import Any, ClassVar, NoReturn, TypeVar, cast
 
 from provision.errors import Problem
 from provision.host import safely, tools
@@ -279,20 +279,28 @@ class HostFacts:
         return self.units.get(name, UnitState())
 
 
+#: Puts small pieces of output together: "obs" is what dd(1) collects before it writes (POSIX). Each
+#: line of a shell would be a packet of its own, for sshd and for us.
+_TOGETHER = "{ ! command -v dd >/dev/null || exec dd ibs=65536 obs=65536 2>/dev/null; exec cat; }"
+
+
 def script(probe: Probe, *, changes: bool = False) -> str:
     """The shell script that observes ``probe``. It changes nothing. With ``changes``, it also asks
     for what the scripts need that change a host."""
-    asked = calls(probe, changes=changes)
-    return f"{_library(asked)}\n{asked}"
+    mark = secrets.token_hex(8)
+    asked = calls(probe, mark, changes=changes)
+    # It says at once that it is here: a host that hangs is known by its silence.
+    return f"echo @@here\n{{\n{_library(asked.replace(mark, ''))}\n{asked}\n}} | {_TOGETHER}"
 
 
-def calls(probe: Probe, *, changes: bool = False) -> str:
-    """The part of :func:`script` that is of this probe: calls of the functions of ``facts.sh``."""
+def calls(probe: Probe, mark: str, *, changes: bool = False) -> str:
+    """The part of :func:`script` that is of this probe: calls of the functions of ``facts.sh``.
+
+    ``mark`` ends its frames. A service's user does not know it: nothing that it writes is an end.
+    """
     q = shlex.quote
     look = _look(probe)
     lines = []
-    # A service's user does not know it: nothing that it writes is the end of a frame.
-    mark = secrets.token_hex(8)
     lines.append(f"echo asked {mark} {' '.join(_asked(probe))}\nmark={mark}")
     if Kind.CLOCK in probe.kinds:
         lines.append("clock")
@@ -373,12 +381,19 @@ def _folders(paths: Iterable[str]) -> list[str]:
 
 
 def parse(
-    result: Result, host: str, sent_at: float = -math.inf, received_at: float = math.inf
+    result: Result,
+    host: str,
+    sent_at: float = -math.inf,
+    received_at: float = math.inf,
+    shared: Shared | None = None,
 ) -> HostFacts:
-    """The facts in the script's output. Raises :class:`Unreachable` when it is incomplete."""
+    """The facts in the script's output. Raises :class:`Unreachable` when it is incomplete.
+
+    ``shared``: what other hosts have said. What they have in common is kept once.
+    """
     # A line ends with a line feed alone: other characters may be in a name, a log or a target.
     _, begun, answer = b"\n".join([b"", result.body]).partition(f"\n{BEGIN}\n".encode())
-    parser = _Parser(host, answer)
+    parser = _Parser(host, answer, shared or Shared())
     failed: Exception | None = None
     try:
         is_whole = bool(begun) and parser.read()
@@ -436,11 +451,22 @@ _DF = re.compile(
 )
 
 
+class Shared:
+    """Values that many hosts have in common, such as files with the same content. Thread-safe."""
+
+    def __init__(self, values: Iterable[Hashable] = ()) -> None:
+        self._seen: dict[Hashable, Hashable] = {value: value for value in values}
+
+    def one(self, value: T) -> T:
+        """``value``, or an equal one that was given before."""
+        return cast(T, self._seen.setdefault(value, value))
+
+
 class _Parser:
     """Reads an answer from :data:`BEGIN` on, line by line and frame by frame."""
 
-    def __init__(self, host: str, answer: bytes) -> None:
-        self._answer, self._at = answer, 0
+    def __init__(self, host: str, answer: bytes, shared: Shared) -> None:
+        self._answer, self._at, self._one = answer, 0, shared.one
         self.asked: frozenset[str] = frozenset()
         self.mark = ""
         self.values: dict[str, str] = {}
@@ -501,12 +527,13 @@ class _Parser:
                 self.mark, self.asked = mark, frozenset(kinds)
             case "fact":
                 key, _, value = rest.partition("=")
-                self.values[key] = value
+                self.values[key] = self._one(value)
             case "stat":
-                self.stats.append(_stat(rest))
+                path, state, uid = _stat(rest)
+                self.stats.append((self._one(path), state, uid))
             case "way":
                 path, state, uid = _stat(rest)
-                self.ways[path] = Way(state.kind, uid, state.mode)
+                self.ways[path] = self._one(Way(state.kind, uid, state.mode))
             case "link":
                 if (target := self._line()) is None:
                     raise ValueError("a link without a target")
@@ -526,7 +553,7 @@ class _Parser:
                 path, _, text = _split(rest)
                 self.hashes[path] = text.split()[0]
             case "user":
-                self.users[rest.split(":", 1)[0]] = rest
+                self.users[rest.split(":", 1)[0]] = self._one(rest)
             case "units":
                 self._units(self._until("@@"))
             case "listen":
@@ -566,7 +593,8 @@ class _Parser:
         if not is_whole or sum(self.sizes.values()) != size:
             raise ValueError(f"there are not {sum(self.sizes.values())} bytes of files")
         for path, length in self.sizes.items():
-            self.data[path] = self._answer[self._at : self._at + length]
+            content = self._answer[self._at : self._at + length]
+            self.data[path] = self._one(content)
             self._at += length
         self._at = end + len(frame)
         self.sizes = {}
@@ -626,18 +654,20 @@ class _Parser:
         paths = [path for path, *_ in self.stats]
         last = len(paths) - 1 - paths[::-1].index("/") if "/" in paths else len(paths)
         for path, state, uid in self.stats[last:]:
-            self.ways.setdefault(path, Way(state.kind, uid, state.mode))
+            self.ways.setdefault(path, self._one(Way(state.kind, uid, state.mode)))
         found: dict[str, PathState] = {}
         for path, state, _ in self.stats[:last]:
             content = self.data.get(path)
             # Nothing at all of a file that has something: its user could not read it.
             if content == b"" and state.size:
                 content = None
-            found[path] = replace(
-                state,
-                content=content,
-                sha256=self.hashes.get(path),
-                target=self.links.get(path),
+            found[path] = self._one(
+                replace(
+                    state,
+                    content=content,
+                    sha256=self.hashes.get(path),
+                    target=self.links.get(path),
+                )
             )
         return found
 
@@ -840,6 +870,7 @@ def _needed(words: frozenset[str]) -> str:
 _WORD = re.compile(r"\w+")
 
 
+@functools.lru_cache(maxsize=64)  # hosts with the same role are asked the same
 def _library(asked: str) -> str:
     """What ``asked`` needs of ``facts.sh``: a host gets no more."""
     names = {name for name, _ in _parts() if name}

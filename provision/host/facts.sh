@@ -3,11 +3,10 @@
 # Changes nothing. Prefers what the shell itself can do: each process costs a slow host milliseconds.
 # What a program prints goes on as it is: a shell would read it byte by byte. The lines are read by
 # provision/host/facts.py, which puts its own calls of these functions behind this text, and calls
-# only those whose facts somebody uses.
+# only those whose facts somebody uses. What is printed goes on in large pieces (script).
 STATE=/run/alluxio-provision
 nl='
 '
-echo @@here # before anything that may take its time: a host that hangs is known by its silence
 # A batch marks its end in its lock (provision/host/diff.py). One of an earlier version does not.
 mark=ended
 [ ! -e "$STATE/batch.lock" ] || { mark=; read -r mark <"$STATE/batch.lock"; }
@@ -202,8 +201,10 @@ shape() { # shape PATH: sets what stat says of it; fails if it is not there
   mode=${here%%"|"*} here=${here#*"|"}
   size=${here%%"|"*}
 }
+ours=$nl # folders whose files root reads itself
 reader() {
-  who= at= left=${1#/}
+  who= wide= at= left=${1#/}
+  case $ours in *"$nl${1%/*}$nl"*) return;; esac # another file there was read before
   while :; do
     shape "${at:-/}" || return 0 # it is not there
     case $kind in l*) # of root's own: what counts is where it leads
@@ -217,6 +218,7 @@ reader() {
       0 | "$me")
         case $mode in
           *[2367])
+            wide=yes
             case $mode:$known in # in a folder with the sticky bit, names of root's own stay
               1???:*"${nl}stat $next|d"?????????"|0|"*) ;;
               1???:*"${nl}stat $next|d"?????????"|$me|"*) ;;
@@ -227,9 +229,10 @@ reader() {
         case $theirs in *" $owner "*) ;; *) [ -n "$named" ] || services;; esac
         case $theirs in *" $owner "*) who="$owner $group";; esac;;
     esac
-    [ -n "$next" ] || return 0
+    [ -n "$next" ] || break
     at=$next
   done
+  [ -n "$who$wide" ] || ours="$ours$at$nl"
 }
 by() { # by COMMAND…: becomes the command, as the user in $who
   [ -n "$who" ] && [ "$me" = 0 ] || exec "$@" </dev/null 2>/dev/null
@@ -274,15 +277,16 @@ paths() { # paths PATH… / FOLDER…: looks at these, and at all folders on the
       { (by head -c 262145 -- "$path") 3>&- 4>&-; echo $? >&4; } | base64 >&3 4>&-
     } 4>&1); } 3>&1
     echo
-    [ "$code" = 0 ] || becomes
+    [ "$code" = 0 ] || { becomes; continue; }
+    [ -z "$who" ] || became=yes
   done
 }
-as_root() { # as_root COMMAND…: in the way in which root becomes another user
-  set -- timeout -k 1 9 setpriv --reuid 0 --regid 0 --clear-groups "$@"
-  [ "$me" = 0 ] || shift 8 # only root does
+as_root() { # as_root COMMAND: in the way in which root becomes another user, until that has worked
+  [ "$me" != 0 ] || [ -n "$became" ] ||
+    set -- timeout -k 1 9 setpriv --reuid 0 --regid 0 --clear-groups "$@"
   "$@" </dev/null >/dev/null 2>&1
 }
-known_to_become=
+known_to_become= became=
 becomes() { # whether this host can become another user; one process in place of three
   [ -z "$known_to_become" ] || return 0
   known_to_become=asked
@@ -394,6 +398,11 @@ reach() { # reach ADDRESS PORT…: all at once, by one process
     kill "${running[@]}"' bash "$@" 2>/dev/null || :
 }
 runs() { # runs PROGRAM: whether a process of it runs
+  # The units' own processes first: those of a whole host may be thousands.
+  [ -z "$shown" ] || processes
+  for line in $mains; do
+    [ ! "/proc/${line##* }/exe" -ef "$1" ] || return 0
+  done
   set +f
   for e in /proc/[0-9]*/exe; do
     [ ! "$e" -ef "$1" ] || { set -f; return 0; }
@@ -442,7 +451,7 @@ host() {
   echo "fact systemd=${version%%[!0-9]*}"
 }
 clock() { date '+fact clock=%s.%N'; }
-needs base64 cat date df getent grep head id ls readlink sed setpriv sha256sum stat systemctl timeout tr
+needs base64 cat date dd df getent grep head id ls readlink sed setpriv sha256sum stat systemctl timeout tr
 me=0 # init is root's; whoever it does not belong to is somebody else
 [ -O /proc/1 ] || me=$(id -u)
 echo "fact uid=$me"

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 
 from provision.errors import PreflightFailed, Problem
 from provision.host import tool_version, tools
-from provision.host.facts import HostFacts, Probe, parse, script
+from provision.host.facts import HostFacts, Probe, Shared, parse, script
+from provision.host.resources import File
 from provision.inventory.resolved import Machine
 from provision.ssh.session import MANY, Fleet, Session, failures
 from provision.text import counted
@@ -35,6 +36,9 @@ def _gather(
     fleet: Fleet, probes: Mapping[Machine, Probe]
 ) -> tuple[dict[Machine, HostFacts], list[Problem]]:
 
+    # What is to be in a file is most often there.
+    shared = Shared(r.content for p in probes.values() for r in p.resources if isinstance(r, File))
+
     def observe(session: Session) -> HostFacts:
         # What changes need, a host is asked once.
         asked = fleet.changes and session.machine not in fleet.able
@@ -44,7 +48,7 @@ def _gather(
         result = session.run(text, "facts", timeout=FACTS_TIMEOUT, prompt=True)
         if len(probes) > MANY:
             session.rest()
-        found = parse(result, session.machine.host, sent, time.time())
+        found = parse(result, session.machine.host, sent, time.time(), shared)
         if asked and not found.lacks:
             fleet.able.add(session.machine)
         fleet.stats.facts[session.machine.host] = found

@@ -22,8 +22,8 @@ _LIBC = "libc-bin (Debian), glibc-common (RHEL) or glibc (SUSE)"
 
 #: The programs of every look at a host, with their packages. ``facts.sh`` names the same.
 LOOK: Mapping[str, str] = {
-    **dict.fromkeys(("base64", "cat", "date", "df", "head", "id", "ls", "readlink"), _COREUTILS),
-    **dict.fromkeys(("sha256sum", "stat", "timeout", "tr"), _COREUTILS),
+    **dict.fromkeys(("base64", "cat", "date", "dd", "df", "head", "id", "ls"), _COREUTILS),
+    **dict.fromkeys(("readlink", "sha256sum", "stat", "timeout", "tr"), _COREUTILS),
     "getent": _LIBC,
     "grep": "grep",
     "sed": "sed",

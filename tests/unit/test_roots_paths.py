@@ -265,7 +265,7 @@ def all_changes(resources: Sequence[Resource]) -> Iterator[Change]:
 
 def probed(probe: Probe) -> str:
     """The part of the facts script that is of this probe."""
-    return host_facts.calls(probe)
+    return host_facts.calls(probe, "mark")
 
 
 def of_change(change: Change) -> Iterator[str]:
