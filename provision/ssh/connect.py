@@ -219,6 +219,9 @@ class Connector:
             },
         )
         connection.client.set_missing_host_key_policy(_Check(hop, known))
+        # Paramiko gets no known keys. A look into its own lists makes a class each time.
+        for keys in ("_system_host_keys", "_host_keys"):
+            setattr(connection.client, keys, {})
         try:
             connection.open()
         except BaseException as error:
@@ -344,7 +347,8 @@ def _transports(known: Known, heard: list[str]) -> Any:
 
         transport.packetizer.readline = hear
         options = transport.get_security_options()
-        options.ciphers = tuple(c for c in CIPHERS if c in options.ciphers)
+        known_ciphers = options.ciphers  # a property that makes them anew
+        options.ciphers = tuple(c for c in CIPHERS if c in known_ciphers)
         kinds = {k for kind in known.kinds for k in _ALGORITHMS.get(kind, (kind,))}
         plain = sorted(options.key_types, key=lambda kind: kind not in kinds)
         certified = [f"{kind}-cert-v01@openssh.com" for kind in plain if known.authorities]
