@@ -39,6 +39,7 @@ def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(  # nosec B701
         loader=jinja2.FileSystemLoader(template_dir()),
         undefined=jinja2.StrictUndefined,
+        auto_reload=False,  # it would ask the disk about the file each time
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
@@ -77,7 +78,7 @@ def property_value(value: object) -> str:
     escaped = escaped.replace("\t", "\\t")
     if escaped.startswith(" "):
         escaped = "\\" + escaped
-    return "".join(map(_latin, escaped))
+    return escaped if _is_plain(escaped) else "".join(map(_latin, escaped))
 
 
 def env_value(value: str) -> str:
@@ -100,9 +101,13 @@ def env_value(value: str) -> str:
     return '"' + re.sub(r'([\\"$`])', r"\\\1", value) + '"'
 
 
+def _is_plain(text: str) -> bool:
+    return text.isascii() and text.isprintable()
+
+
 def _latin(character: str) -> str:
     """Properties files are ISO 8859-1; anything else is written as UTF-16 escapes."""
-    if " " <= character <= "~":
+    if _is_plain(character):
         return character
     units = character.encode("utf-16-be", "surrogatepass")
     return "".join(f"\\u{units[i]:02x}{units[i + 1]:02x}" for i in range(0, len(units), 2))

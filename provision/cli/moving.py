@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 #: Seconds until a wait is shown, and between two looks at the waits.
 SHOWN_AFTER, LOOK = 1.0, 0.2
+#: Seconds between two looks where lines cannot move.
+STILL_LOOK = 1.0
 #: Where lines cannot move, a line comes after so many seconds without one.
 LINE_EVERY = 30.0
 #: Waits that are shown at the same time.
@@ -78,7 +80,7 @@ class Screen:
 
     def _look(self) -> None:
         with contextlib.suppress(OSError, ValueError):  # stderr is closed, or nobody reads it
-            while not self._stop.wait(LOOK):
+            while not self._stop.wait(LOOK if self._moves else STILL_LOOK):
                 with self._lock:
                     if not self._hidden and not self._stop.is_set():
                         self._show()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
@@ -334,6 +335,12 @@ def units_of(worker: AlluxioWorker | None, master: AlluxioMaster | None) -> tupl
     return (*([UNIT] if worker else []), *([MASTER_UNIT] if master else []))
 
 
+@functools.lru_cache(maxsize=8)
+def hosts_file(cluster: str, hostnames: tuple[str, ...]) -> bytes:
+    """``conf/workers`` or ``conf/masters``: each host has the same one."""
+    return render("workers", cluster=cluster, hostnames=hostnames)
+
+
 def conf_files(
     alluxio: AlluxioCluster,
     worker: AlluxioWorker | None,
@@ -357,7 +364,7 @@ def conf_files(
     masters = [
         File(
             f"{conf}/masters",
-            render("workers", cluster=alluxio.name, workers=alluxio.masters),
+            hosts_file(alluxio.name, tuple(m.hostname for m in alluxio.masters)),
         )
     ]
     return (
@@ -377,7 +384,7 @@ def conf_files(
         ),
         File(
             f"{conf}/workers",
-            render("workers", cluster=alluxio.name, workers=alluxio.workers),
+            hosts_file(alluxio.name, tuple(w.hostname for w in alluxio.workers)),
             restarts=units if alluxio.membership.in_file else (),
         ),
         *(masters if alluxio.masters else []),
