@@ -13,8 +13,9 @@ if TYPE_CHECKING:  # these modules are a tenth of what a completion imports
     from importlib.machinery import ModuleSpec
     from types import ModuleType
 
-#: Invoke's reader of YAML, for a configuration file of Invoke's own. Hardly anybody has one.
-_RARE = "invoke.vendor.yaml"
+#: Invoke's reader of YAML, for a configuration file of Invoke's own; hardly anybody has one. And
+#: gRPC's interface for asyncio, with asyncio itself, which gRPC imports for it.
+_RARE = frozenset({"invoke.vendor.yaml", "grpc.aio", "asyncio"})
 #: What Invoke's ``MockContext`` is made of.
 _DOUBLES = "unittest.mock"
 
@@ -55,7 +56,7 @@ class _Later:
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if name != _RARE:
+        if name not in _RARE:
             return None
         from importlib.machinery import PathFinder
         from importlib.util import LazyLoader
