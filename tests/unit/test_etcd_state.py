@@ -63,6 +63,7 @@ class World:
         self.asked: list[dict[Machine, Probe]] = []
         self.looks: list[tuple[EtcdMember, ...]] = []
         self.fetched: list[Source] = []
+        self.unread: list[bool] = []
         self.artifact: Artifact | Exception = Artifact(Path("etcd-linux-amd64.tar.gz"), "0" * 64, 1)
         monkeypatch.setattr(gather, "gather_facts", self._gather)
         monkeypatch.setattr(health, "observe", self._observe)
@@ -75,9 +76,10 @@ class World:
     def about(seen: ClusterHealth, etcd: Etcd) -> dict[str, str]:
         return {m.name: etcd.cluster.name for m in seen.cluster.members}
 
-    def _fetch(self, source: Source, cache: Path) -> Artifact:
+    def _fetch(self, source: Source, cache: Path, *, unread: bool = False) -> Artifact:
         assert cache == artifacts.default_cache()
         self.fetched.append(source)
+        self.unread.append(unread)
         if isinstance(self.artifact, Exception):
             raise self.artifact
         return self.artifact
@@ -230,6 +232,21 @@ class TestHosts:
         assert [w for w, id in world.refused_with() if id == "disk-full"] == [
             f"10.0.0.{n} ({m.machine.where})" for n, m in ((1, ONE), (3, THREE))
         ]
+
+    @pytest.mark.parametrize(
+        ("found", "unread"),
+        [("0" * 64, [True]), ("1" * 64, [True, False]), (None, [True, False])],
+        ids=["every host has it", "one has another one", "one has none"],
+    )
+    def test_a_tarball_that_no_host_is_to_get_is_not_read_again(
+        self, world: World, found: str | None, unread: list[bool]
+    ) -> None:
+        world.artifact = Artifact(Path("etcd-linux-amd64.tar.gz"), "0" * 64, 1, unread=True)
+        for m in (TWO, THREE):
+            world.change(m, paths={UNPACKED: hosts.text("0" * 64)})
+        world.change(ONE, paths={} if found is None else {UNPACKED: hosts.text(found)})
+        world.observe()
+        assert world.unread == unread
 
     def test_a_tarball_for_another_cpu(self, world: World) -> None:
         world.artifact = Artifact(Path("etcd-linux-arm64.tar.gz"), "0" * 64, 1)

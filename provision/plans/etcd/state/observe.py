@@ -105,7 +105,7 @@ def observe(
         artifact = None
         if not cluster.source.package:
             with preflight.noting(problems):
-                artifact = artifacts.fetch(cluster.source, artifacts.default_cache())
+                artifact = artifacts.fetch(cluster.source, artifacts.default_cache(), unread=True)
         probes = _probes(cluster, artifact)
         seen_before = {m: f for m, (probe, f) in looked.items() if probes.get(m) == probe}
         facts, unreachable = gather.gather_facts(
@@ -119,6 +119,13 @@ def observe(
             facts |= found
             problems += [replace(p, severity="warning") for p in absent]
         facts = routes.as_peers_see(cluster.members, facts)
+        if (
+            artifact is not None
+            and artifact.unread
+            and not _is_everywhere(cluster, artifact, facts)
+        ):
+            with preflight.noting(problems):  # a host is to get it: its content counts
+                artifact = artifacts.fetch(cluster.source, artifacts.default_cache())
         reached = tuple(m for m in cluster.members if m.machine in facts)
         if not recovering:
             problems += recovery_marker.problems(cluster, facts)
@@ -196,6 +203,14 @@ def _cluster(etcd: Etcd) -> tuple[ClusterHealth, Running | None]:
 
 def _by_name(members: Sequence[EtcdMember]) -> dict[str, EtcdMember]:
     return {m.name: m for m in members}
+
+
+def _is_everywhere(
+    cluster: EtcdCluster, artifact: Artifact, facts: Mapping[Machine, HostFacts]
+) -> bool:
+    """Whether every host has what the tarball holds."""
+    marker = f"{cluster.install_dir}/{cluster.version}/{MARKER}"
+    return all((f.text(marker) or "").strip() == artifact.sha256 for f in facts.values())
 
 
 def _rooms(
