@@ -42,7 +42,8 @@ etcd:
 """
 #: Invoke itself. Its own configuration may be YAML, which is imported when there is some.
 TASKS = {"invoke"}
-INVENTORY = {*TASKS, "pydantic", "ruamel"}
+#: An inventory in usual YAML.
+INVENTORY = {*TASKS, "pydantic"}
 
 
 def modules(*words: str, says: bool = True) -> set[str]:
@@ -194,6 +195,22 @@ def test_a_cluster_without_tls_needs_no_certificates_and_no_tables(tmp_path: Pat
     assert "cryptography.x509" not in found
     for name in ("pki.own_ca", "pki.external_ca", "pki.certificates"):
         assert f"provision.etcd.{name}" not in found
+    assert {"ruamel", "provision.cli.help", "provision.cli.completion"}.isdisjoint(found)
+    assert {n for n in found if n.startswith(("asyncio.", "grpc.aio."))} == set()
+    assert {n for n in found if n.endswith("kubernetes")} == {"provision.kubernetes"} & found
+
+
+def test_grpc_comes_without_asyncio_which_is_there_for_who_uses_it() -> None:
+    code = "import json, sys; from provision.cli.lightly import start_lightly; start_lightly(); "
+    code += "import grpc; grpc.insecure_channel('127.0.0.1:9').close(); "
+    code += "print(json.dumps(sorted(sys.modules))); "
+    code += "import asyncio; print(asyncio.run(asyncio.sleep(0, 7)), grpc.aio.Channel.__name__)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    found, works = done.stdout.splitlines()
+    assert [n for n in json.loads(found) if n.startswith(("asyncio.", "grpc.aio."))] == []
+    assert works == "7 Channel"
 
 
 def test_the_plan_for_etcd_needs_no_worker_s_and_no_lock() -> None:
@@ -205,5 +222,7 @@ def test_the_plan_for_etcd_needs_no_worker_s_and_no_lock() -> None:
     )
     found = json.loads(done.stdout)
     others = ("alluxio", "plans.alluxio", "engine.lock", "engine.audit", "cli", "check_nodes")
+    others += ("inventory.kubernetes", "etcd.cluster.metrics", "etcd.cluster.scratch")
+    others += ("etcd.cluster.served_certs", "etcd.cluster.wal")
     assert [n for n in found if n.startswith(tuple(f"provision.{o}" for o in others))] == []
     assert {"grpc", "rich", "jinja2", "paramiko", "cryptography"}.isdisjoint(found)

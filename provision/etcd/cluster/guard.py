@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from provision import progress, wait
 from provision.engine.guards import Guard
 from provision.errors import PreflightFailed, Problem, UsageError
-from provision.etcd.cluster import gates, groups, health, last_seen, scratch, wal
+from provision.etcd.cluster import gates, groups, health, last_seen
 from provision.etcd.cluster.groups import (
     Answer,
     Behind,
@@ -413,6 +413,8 @@ def _seen(member: EtcdMember, answer: Answer | None, facts: HostFacts | None) ->
         return Seen(member.name, answer, looked=facts is not None)
     if not desired.has_data(member, facts):
         return Seen(member.name)
+    from provision.etcd.cluster import wal
+
     found = wal.parse(facts.commands.get(_IDS, ""))
     return Seen(
         member.name,
@@ -453,6 +455,8 @@ def _probe(cluster: EtcdCluster, member: EtcdMember) -> Probe:
 
 def _disk_commands(cluster: EtcdCluster, member: EtcdMember) -> dict[str, str]:
     """The shell commands that read a silent member's data, as etcd's user, who owns the data."""
+    from provision.etcd.cluster import scratch, wal
+
     q, data = shlex.quote, f"{member.data_dir}/member"
     head = wal.read_head(f'"{data}"/wal')
     # Copy the database, if there is room: the database of a running process is locked.
