@@ -8,11 +8,10 @@ import re
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from provision import bounds, download, progress, tar_reader
+from provision import bounds, progress, tar_reader
 from provision.errors import PreflightFailed, Problem
 from provision.files import make_folder, read_text, require_regular
 from provision.ids import Id
@@ -29,9 +28,9 @@ READ = 1 << 20
 class Artifact:
     """A tarball on this machine whose content has the digest ``sha256`` (lower-case hex).
 
-    ``seen``: what it holds; None when it was not looked into. ``stamp``: the state in which the file
-    was read; None when it may have been changed since without a sign of it. ``unread``: it was read
-    by an earlier run, in the same state (:func:`fetch`).
+    ``seen``: what it holds; None when it was not looked into. ``stamp``: the state in which it
+    was read; None when a change since may leave no sign. ``unread``: an earlier run has read it
+    in the same state (:func:`fetch`).
     """
 
     path: Path
@@ -78,8 +77,8 @@ def fetch(source: Source, cache: Path, *, unread: bool = False) -> Artifact:
             stamp = None
             actual, look = tar_reader.read(path)
         size = path.stat().st_size
-    except (OSError, HTTPException) as error:
-        what = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    except OSError as error:
+        what = error.strerror or str(error) or type(error).__name__
         if source.path is not None:
             raise _bad(
                 where, f"cannot be read: {what}", "check the path", id="tarball-unavailable"
@@ -213,6 +212,11 @@ def listed(sums: Path, name: str) -> str:
 
 
 def _download(source: Source, expected: str, target: Path) -> None:
+    """Download the file. Raises ``OSError``, and :class:`PreflightFailed` for another digest."""
+    from http.client import HTTPException
+
+    from provision import download
+
     assert source.url is not None
     sha = hashlib.sha256()
     make_folder(target.parent)
@@ -238,6 +242,8 @@ def _download(source: Source, expected: str, target: Path) -> None:
                 id="checksum-mismatch",
             )
         temporary.replace(target)
+    except HTTPException as error:
+        raise OSError(str(error) or type(error).__name__) from error
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -1,10 +1,11 @@
 """The YAML that nearly every inventory is, read in a few steps.
 
-Importing ruamel.yaml and parsing with it take most of the time of a completion, and a twentieth of
-a run that changes nothing. This module reads keys and lists in blocks, flow collections that end on their line, comments, text on one line, plain
-or in quotes, and --- before all of these. Anything else (anchors, merges, tags, escapes, text over
-lines, tabs, a mistake) is not answered, and :mod:`provision.inventory.document` reads it. So each
-pattern here allows less than YAML does, and never more.
+Importing ruamel.yaml and parsing with it take most of the time of a completion, and a part of every
+run. This module reads keys and lists in blocks, flow collections that end on their line, comments,
+text on one line, plain or in quotes, and --- before all of these. Anything else (anchors, merges,
+tags, escapes, text over lines, tabs, a mistake) is not answered, and
+:mod:`provision.inventory.document` reads it. So each pattern here allows less than YAML does, and
+never more.
 """
 
 from __future__ import annotations
