@@ -12,7 +12,7 @@ import pytest
 from provision import artifacts
 from provision.artifacts import Artifact
 from provision.errors import PreflightFailed, Problem
-from provision.etcd.api.values import MemberStatus, RegisteredMember
+from provision.etcd.api.values import Login, MemberStatus, RegisteredMember
 from provision.etcd.cluster import health, todo_keys
 from provision.etcd.cluster.handle import Etcd
 from provision.etcd.cluster.health import ClusterHealth, MemberHealth
@@ -23,7 +23,13 @@ from provision.host import gather
 from provision.host.facts import HostFacts, PathState, Probe, UnitState
 from provision.host.resources import MARKER, Tree
 from provision.inventory.model import Source
-from provision.inventory.resolved import EtcdCluster, EtcdMember, Machine
+from provision.inventory.resolved import (
+    ClientPort,
+    Established,
+    EtcdCluster,
+    EtcdMember,
+    Machine,
+)
 from provision.plans.etcd.state import observe as state
 from provision.plans.etcd.state.observe import EtcdState
 from provision.ssh.session import Fleet
@@ -288,6 +294,47 @@ class TestLookedBefore:
         other = etcd.with_cluster(replace(etcd.cluster, install_dir="/opt/other"))
         state.observe(other)
         assert set(world.asked[0]) == set(world.facts)
+
+    def test_members_that_were_well_are_not_asked_again_in_the_same_look(
+        self, world: World, etcd: Etcd
+    ) -> None:
+        world.listed = registered(ONE, TWO, THREE)
+        seen = health.observe(etcd)
+        world.looks.clear()
+        etcd.learned.asked = None, seen
+        changed = replace(etcd.cluster, downgrade=True)  # by an option of the command
+        found = state.observe(etcd.with_cluster(changed))
+        assert world.looks == []
+        assert found.health == replace(seen, cluster=changed)
+        assert found.running is not None
+        state.observe(etcd)  # a later look, for example after a change
+        assert world.looks == [CLUSTER.members]
+
+    @pytest.mark.parametrize(
+        "other",
+        [
+            {"members": (ONE, TWO)},
+            {"members": (ONE, TWO, replace(THREE, serves_at=ClientPort(False, 4001)))},
+            {"established": Established(7)},
+        ],
+        ids=["members", "URLs", "cluster"],
+    )
+    def test_a_look_at_something_else_does_not_count(
+        self, world: World, etcd: Etcd, other: dict[str, Any]
+    ) -> None:
+        world.listed = registered(ONE, TWO, THREE)
+        seen = health.observe(etcd)
+        etcd.learned.asked = None, replace(seen, cluster=replace(etcd.cluster, **other))
+        world.looks.clear()
+        state.observe(etcd)
+        assert world.looks == [CLUSTER.members]
+
+    def test_a_look_with_another_login_does_not_count(self, world: World, etcd: Etcd) -> None:
+        world.listed = registered(ONE, TWO, THREE)
+        etcd.learned.asked = Login("worker", "secret"), health.observe(etcd)
+        world.looks.clear()
+        state.observe(etcd)
+        assert world.looks == [CLUSTER.members]
 
     def test_a_tarball_that_is_not_here_yet(self, world: World, etcd: Etcd) -> None:
         source = Source(path=Path("/nowhere/etcd.tar.gz"), sha256="0" * 64)

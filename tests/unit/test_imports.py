@@ -223,9 +223,11 @@ def test_the_plan_for_etcd_needs_no_worker_s_and_no_lock() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
     )
     found = json.loads(done.stdout)
-    others = ("alluxio", "plans.alluxio", "engine.lock", "engine.audit", "cli", "check_nodes")
-    others += ("inventory.kubernetes", "etcd.cluster.metrics", "etcd.cluster.scratch")
-    others += ("etcd.cluster.served_certs", "etcd.cluster.wal")
+    others = (
+        *("alluxio", "plans.alluxio", "engine.lock", "engine.audit", "cli", "check_nodes"),
+        *("inventory.kubernetes", "etcd.cluster.metrics", "etcd.cluster.scratch"),
+        *("etcd.cluster.served_certs", "etcd.cluster.wal"),
+    )
     assert [n for n in found if n.startswith(tuple(f"provision.{o}" for o in others))] == []
     assert {"grpc", "rich", "jinja2", "paramiko", "cryptography"}.isdisjoint(found)
 

@@ -76,7 +76,8 @@ def establish(
     ``wanted`` is the value of ``--cluster-id``. For an external etcd only the members' answers
     count. ``starts``: the command starts members that are down, and this must be safe. It also
     changes members that still serve another client URL than declared. What the plan needs of the
-    hosts (``plans``) is asked in the same round trip; it is in ``etcd.learned.looked`` then. Raises
+    hosts (``plans``) is asked in the same round trip. It is in ``etcd.learned.looked`` then, and
+    what the members have answered in ``etcd.learned.asked``: the plan is made at once. Raises
     :class:`PreflightFailed` when it is not clear which cluster it is, and :class:`UsageError` for a
     group that does not exist; nothing is changed.
     """
@@ -120,7 +121,22 @@ def establish(
     if alluxio is not None and established.endpoints:
         every = (*cluster.endpoints, *established.endpoints)
         alluxio = replace(alluxio, etcd_endpoints=tuple(dict.fromkeys(every)))
-    return replace(inventory, etcd=replace(cluster, established=established), alluxio=alluxio)
+    cluster = replace(cluster, established=established)
+    if plans is not None and look.asked is not None and _are_well(look.asked, established):
+        etcd.learned.asked = etcd.login, replace(look.asked, cluster=cluster)
+    return replace(inventory, etcd=cluster, alluxio=alluxio)
+
+
+def _are_well(asked: ClusterHealth, established: Established) -> bool:
+    """Whether all members are healthy, and of the established cluster: then the plan can be made
+    from this look. Without an established cluster the plan finds out what there is."""
+    return all(
+        m.healthy
+        and m.status is not None
+        and established.cluster_id == m.status.cluster_id
+        and established.has(m.status.cluster_id, m.status.member_id)
+        for m in asked.members
+    )
 
 
 def _served_elsewhere(cluster: EtcdCluster, look: Look) -> tuple[EtcdMember, ...]:

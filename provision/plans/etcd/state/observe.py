@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from provision import artifacts
 from provision.artifacts import Artifact
 from provision.errors import PreflightFailed, Problem
+from provision.etcd.api.values import Login
 from provision.etcd.cluster import health, todo_keys
 from provision.etcd.cluster.handle import Etcd
 from provision.etcd.cluster.health import ClusterHealth
@@ -98,9 +99,11 @@ def observe(
     """
     cluster = etcd.cluster
     spared = {m.machine for m in cluster.members if m.name in dispensable}
-    looked, etcd.learned.looked = etcd.learned.looked, {}  # a later call looks again
+    # What the guard's look has seen; a later call looks again.
+    looked, etcd.learned.looked = etcd.learned.looked, {}
+    asked, etcd.learned.asked = etcd.learned.asked, None
     with ThreadPoolExecutor(2) as pool:
-        looking = pool.submit(_cluster, etcd)
+        looking = pool.submit(_cluster, etcd, asked)
         problems: list[Problem] = []
         artifact = None
         if not cluster.source.package:
@@ -176,9 +179,22 @@ def require_running(observed: EtcdState) -> Running:
     return observed.running
 
 
-def _cluster(etcd: Etcd) -> tuple[ClusterHealth, Running | None]:
+def _cluster(
+    etcd: Etcd, asked: tuple[Login | None, ClusterHealth] | None = None
+) -> tuple[ClusterHealth, Running | None]:
+    """``asked``: what a look before this one has seen, with its login; it counts for the same
+    members, cluster and login."""
     cluster = etcd.cluster
-    seen = health.observe(etcd)
+    login, before = asked or (None, None)
+    if (
+        before is not None
+        and login == etcd.login
+        and before.cluster.members == cluster.members
+        and before.cluster.established == cluster.established
+    ):
+        seen = replace(before, cluster=cluster)
+    else:
+        seen = health.observe(etcd)
     if not seen.healthy_count and any(m.refused for m in seen.members):
         # A cluster that refuses the login must not count as a cluster that is down.
         raise PreflightFailed(
