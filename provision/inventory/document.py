@@ -133,7 +133,7 @@ class _Unreadable(Exception):
 
 def parse(data: bytes, findings: Findings) -> Mapping | None:
     """The document's top mapping; None without a usable one (``findings`` then have the reason)."""
-    read = plain.read(data)
+    read = plain.read(data) if len(data) <= MAX_BYTES else None
     return _mapping(read) if read is not None else composed(data, findings)
 
 

@@ -13,7 +13,7 @@ import socket
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from provision import progress
 from provision.engine.guards import Guard
@@ -26,9 +26,6 @@ from provision.host.facts import HostFacts, Probe
 from provision.ids import Id
 from provision.inventory.resolved import Established, EtcdCluster, EtcdMember, Machine, bracketed
 from provision.ssh.session import Fleet, Unreachable, tunnel
-
-if TYPE_CHECKING:
-    from provision.etcd.cluster.health import ClusterHealth
 
 Route = Literal["direct", "tunnel"]
 #: Seconds to wait for a direct TCP connection before the tunnel is tried.
@@ -51,9 +48,9 @@ class Learned:
         self.facts: Mapping[Machine, HostFacts] = {}
         #: What the guard's look has seen for the plan, too, each with the probe that was asked.
         self.looked: Mapping[Machine, tuple[Probe, HostFacts]] = {}
-        #: What the guard's look has seen of the members, all of which were healthy, with the login
-        #: that it had.
-        self.asked: tuple[Login | None, ClusterHealth] | None = None
+        #: What the guard's look has seen of the members, all of which were healthy
+        #: (:class:`provision.etcd.cluster.health.ClusterHealth`), with the login that it had.
+        self.asked: tuple[Login | None, object] | None = None
         self._lock = threading.Lock()
         self._blocked: set[tuple[str, int]] = set()
         self._serving: dict[_Key, tuple[EtcdMember, Route]] = {}

@@ -180,14 +180,14 @@ def require_running(observed: EtcdState) -> Running:
 
 
 def _cluster(
-    etcd: Etcd, asked: tuple[Login | None, ClusterHealth] | None = None
+    etcd: Etcd, asked: tuple[Login | None, object] | None = None
 ) -> tuple[ClusterHealth, Running | None]:
     """``asked``: what a look before this one has seen, with its login; it counts for the same
     members, cluster and login."""
     cluster = etcd.cluster
     login, before = asked or (None, None)
     if (
-        before is not None
+        isinstance(before, ClusterHealth)
         and login == etcd.login
         and before.cluster.members == cluster.members
         and before.cluster.established == cluster.established
