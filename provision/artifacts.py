@@ -8,16 +8,15 @@ import re
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from provision import bounds, download, progress, tar_reader
+from provision import bounds, progress, tar_reader
 from provision.errors import PreflightFailed, Problem
 from provision.files import make_folder, read_text, require_regular
 from provision.ids import Id
 from provision.inventory.model import Source
-from provision.tar_reader import Seen
+from provision.tar_reader import Seen, Stamp
 from provision.text import number, printable
 
 #: A download that sends nothing for this long (seconds) has failed.
@@ -29,13 +28,17 @@ READ = 1 << 20
 class Artifact:
     """A tarball on this machine whose content has the digest ``sha256`` (lower-case hex).
 
-    ``seen``: what it holds; None when it was not looked into.
+    ``seen``: what it holds; None when it was not looked into. ``stamp``: the state in which it
+    was read; None when a change since may leave no sign. ``unread``: an earlier run has read it
+    in the same state (:func:`fetch`).
     """
 
     path: Path
     sha256: str
     size: int
     seen: Seen | None = field(default=None, compare=False, repr=False)
+    stamp: Stamp | None = field(default=None, compare=False, repr=False)
+    unread: bool = field(default=False, compare=False, repr=False)
 
     def room(self, times: int) -> int:
         """The bytes that a host needs to unpack it, at least ``times`` its size. The tarball lies
@@ -43,8 +46,11 @@ class Artifact:
         return max(self.size * times, self.size + (self.seen.unpacked if self.seen else 0))
 
 
-def fetch(source: Source, cache: Path) -> Artifact:
+def fetch(source: Source, cache: Path, *, unread: bool = False) -> Artifact:
     """The artifact of ``source``. A URL is downloaded into ``cache`` unless the file is there.
+
+    ``unread``: a file that :func:`remember` has kept, and that has the same stamp, is not read
+    again. This is for a tarball that no host is to get; before an upload its content counts.
 
     A tarball is looked into in the same pass that computes its digest, unless :func:`remember` has
     kept what was found. Nothing but a download is written: the run may be a dry run.
@@ -58,13 +64,21 @@ def fetch(source: Source, cache: Path) -> Artifact:
         path = _place(source, cache, expected)
         if source.path is None and not path.exists():
             _download(source, expected, path)
-        actual, look = (digest(path), seen) if seen is not None else tar_reader.read(path)
+        stamp, look = tar_reader.stamp(path), seen
+        is_known = stamp is not None and stamp == tar_reader.kept_stamp(cache, expected)
+        if unread := unread and seen is not None and is_known:
+            actual = expected
+        elif seen is not None:
+            actual = digest(path)
+        else:
+            actual, look = tar_reader.read(path)
         if source.path is None and actual != expected:  # the file in the cache is damaged
             _download(source, expected, path)
+            stamp = None
             actual, look = tar_reader.read(path)
         size = path.stat().st_size
-    except (OSError, HTTPException) as error:
-        what = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    except OSError as error:
+        what = error.strerror or str(error) or type(error).__name__
         if source.path is not None:
             raise _bad(
                 where, f"cannot be read: {what}", "check the path", id="tarball-unavailable"
@@ -84,7 +98,7 @@ def fetch(source: Source, cache: Path) -> Artifact:
             "was uploaded",
             id="checksum-mismatch",
         )
-    return Artifact(path=path, sha256=actual, size=size, seen=look)
+    return Artifact(path, actual, size, look, stamp, unread)
 
 
 def declared(source: Source, cache: Path) -> Artifact | None:
@@ -99,9 +113,14 @@ def declared(source: Source, cache: Path) -> Artifact | None:
 
 
 def remember(artifact: Artifact, cache: Path) -> None:
-    """Keep what ``artifact`` holds, after a host has got it. Later runs need not look into it."""
-    if artifact.seen is not None and tar_reader.kept(cache, artifact.sha256) is None:
+    """Keep what ``artifact`` holds, after a host has got it. Later runs need not look into it, and
+    while no host is to get it, they need not read the file."""
+    if artifact.seen is None:
+        return
+    if tar_reader.kept(cache, artifact.sha256) is None:
         tar_reader.keep(cache, artifact.sha256, artifact.seen)
+    if artifact.stamp is not None:
+        tar_reader.keep_stamp(cache, artifact.sha256, artifact.stamp)
 
 
 def fetch_all(sources: Iterable[Source], cache: Path) -> list[Artifact]:
@@ -193,6 +212,11 @@ def listed(sums: Path, name: str) -> str:
 
 
 def _download(source: Source, expected: str, target: Path) -> None:
+    """Download the file. Raises ``OSError``, and :class:`PreflightFailed` for another digest."""
+    from http.client import HTTPException
+
+    from provision import download
+
     assert source.url is not None
     sha = hashlib.sha256()
     make_folder(target.parent)
@@ -218,6 +242,8 @@ def _download(source: Source, expected: str, target: Path) -> None:
                 id="checksum-mismatch",
             )
         temporary.replace(target)
+    except HTTPException as error:
+        raise OSError(str(error) or type(error).__name__) from error
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -17,6 +17,7 @@ import hashlib
 import json
 import re
 import tempfile
+import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -66,6 +67,13 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 #: How many flaws a line names.
 _SHOWN = 3
 _ODD_KINDS = {b"3": "a device node", b"4": "a device node", b"6": "a FIFO"}
+
+
+#: A file's device, number and size, and the times of its last changes: git's index tells by these
+#: whether a file has changed. No program can set the last one (ctime).
+Stamp = tuple[int, ...]
+#: Seconds that a file must have been unchanged for its stamp to count.
+SETTLED = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,18 +145,46 @@ def kept(cache: Path, sha256: str) -> Seen | None:
 
 def keep(cache: Path, sha256: str, seen: Seen) -> None:
     """Keep what was read. The cache only saves time: it may be impossible to write."""
-    place = _place(cache, sha256)
+    _write(_place(cache, sha256), {"format": _FORMAT, **asdict(seen)})
+
+
+def stamp(path: Path) -> Stamp | None:
+    """The present state of a file, for a later run to see whether it is the same. None when a
+    change just now could leave it as it is: file systems count time in steps."""
+    there = path.stat()
+    if time.time() - max(there.st_mtime, there.st_ctime) < SETTLED:
+        return None
+    return there.st_dev, there.st_ino, there.st_size, there.st_mtime_ns, there.st_ctime_ns
+
+
+def kept_stamp(cache: Path, sha256: str) -> Stamp | None:
+    """The state in which a file was last read that has this digest; None when none was kept."""
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        return tuple(map(int, document(read_text(_stamp_place(cache, sha256), bounds.DOCUMENT))))
+    return None
+
+
+def keep_stamp(cache: Path, sha256: str, stamp: Stamp) -> None:
+    """Keep the state in which a file with this digest was read."""
+    _write(_stamp_place(cache, sha256), stamp)
+
+
+def _write(place: Path, kept: object) -> None:
     with contextlib.suppress(OSError):
         make_folder(place.parent)
         with tempfile.NamedTemporaryFile(
             "w", encoding="utf-8", dir=place.parent, prefix=".new-", delete=False
         ) as file:
-            json.dump({"format": _FORMAT, **asdict(seen)}, file)
+            json.dump(kept, file)
         Path(file.name).replace(place)
 
 
 def _place(cache: Path, sha256: str) -> Path:
     return cache / "contents" / f"{sha256}.json"
+
+
+def _stamp_place(cache: Path, sha256: str) -> Path:
+    return cache / "contents" / f"{sha256}.stamp"
 
 
 class _TooMuch(Exception):

@@ -11,8 +11,22 @@ import sys
 from provision.cli.lightly import start_lightly
 
 
-def main() -> None:
+def script() -> None:
     """The console script. Ends the process with the exit code of the task."""
+    code: object = None
+    try:
+        main()
+    except SystemExit as ended:
+        code = ended.code
+    if code is None or isinstance(code, int):
+        from provision.cli.ending import end
+
+        end(code or 0)
+    sys.exit(code)  # type: ignore[arg-type]
+
+
+def main() -> None:
+    """Run the command line. Raises :class:`SystemExit` with the exit code of the task."""
     start_lightly()
     if sys.argv[1:2] == ["--complete-names"]:  # a shell asks, and throws stderr away
         from provision.cli import complete

@@ -17,8 +17,6 @@ from invoke.parser.argument import Argument
 from invoke.program import Program
 
 from provision import __version__
-from provision.cli import completion
-from provision.cli import help as screens
 from provision.cli.chain import Executor
 from provision.cli.command import perform
 from provision.cli.commands import namespace
@@ -52,6 +50,8 @@ class _Program(Program):
         with self._answered():
             self.parse_core_args()
             if shell := self.args["print-completion-script"].value:
+                from provision.cli import completion
+
                 sys.stdout.write(completion.script(shell, namespace.tasks))
                 raise Exit
             super().parse_core(argv)
@@ -87,6 +87,8 @@ class _Program(Program):
 
     def _help(self, topics: Sequence[str]) -> NoReturn:
         """Show the screen of a group or a task. Raises :class:`UsageError` when there is none."""
+        from provision.cli import help as screens
+
         topic = " ".join(topics)
         if len(topics) > 1 and screens.find_group(topic) is None:
             what = f"help takes one TASK or GROUP, and was given {len(topics)}"
@@ -104,12 +106,18 @@ class _Program(Program):
         raise Exit
 
     def print_help(self) -> None:
+        from provision.cli import help as screens
+
         screens.show(first_screen(NAME))
 
     def list_tasks(self) -> None:
+        from provision.cli import help as screens
+
         screens.show(screens.all_tasks(NAME, namespace))
 
     def print_task_help(self, name: str) -> None:
+        from provision.cli import help as screens
+
         screens.show(screens.task_screen(NAME, name, namespace[name]))
 
     def _answered(self) -> AbstractContextManager[None]:

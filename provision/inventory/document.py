@@ -1,8 +1,9 @@
 """YAML text as a tree of text; every node knows its line and column.
 
-The tree is composed from ruamel.yaml's events, not with its round-trip loader. This is several
-times faster, and keeps every scalar as it was written (``version: 3.10`` is not 3.1). Hostile
-documents (endless aliases, deep nesting, tags, duplicate keys) are refused while they are read.
+Usual documents are read by :mod:`provision.inventory.plain`, which leaves all others alone. Those
+are composed from ruamel.yaml's events, not with its round-trip loader. This is several times
+faster, and keeps every scalar as it was written (``version: 3.10`` is not 3.1). Hostile documents
+(endless aliases, deep nesting, tags, duplicate keys) are refused while they are read.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from provision import bounds
+from provision.inventory import plain
 from provision.inventory.findings import Findings, Mark
 
 MAX_BYTES = bounds.INVENTORY
@@ -131,6 +133,31 @@ class _Unreadable(Exception):
 
 def parse(data: bytes, findings: Findings) -> Mapping | None:
     """The document's top mapping; None without a usable one (``findings`` then have the reason)."""
+    read = plain.read(data) if len(data) <= MAX_BYTES else None
+    return _mapping(read) if read is not None else composed(data, findings)
+
+
+def _mapping(read: plain.Keys) -> Mapping:
+    entries = {
+        name: Entry(_scalar(key), _node(value)) for name, (key, value) in read.entries.items()
+    }
+    return Mapping(entries, Mark(read.line, read.column))
+
+
+def _node(read: plain.Node) -> Node:
+    if isinstance(read, plain.Text):
+        return _scalar(read)
+    if isinstance(read, plain.Keys):
+        return _mapping(read)
+    return Sequence(tuple(map(_node, read.items)), Mark(read.line, read.column))
+
+
+def _scalar(read: plain.Text) -> Scalar:
+    return Scalar(read.text, Mark(read.line, read.column), not read.quoted)
+
+
+def composed(data: bytes, findings: Findings) -> Mapping | None:
+    """As :func:`parse`, by ruamel.yaml alone: it can say what is wrong with any document."""
     text = _decode(data, findings)
     if text is None:
         return None

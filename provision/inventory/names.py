@@ -81,7 +81,7 @@ def in_any(data: bytes) -> Names:
     from provision.inventory.findings import Findings
 
     findings = Findings("")
-    root = document.parse(data, findings)
+    root = document.composed(data, findings)
     if root is None:
         return Names()
     expanded, _ = ranges.expand_document(root, findings)

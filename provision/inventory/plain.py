@@ -1,10 +1,11 @@
-"""The YAML that nearly every inventory is, read in a few steps: for completion alone.
+"""The YAML that nearly every inventory is, read in a few steps.
 
-Importing ruamel.yaml and parsing with it take most of the time of a completion. This module reads
-keys and lists in blocks, flow collections that end on their line, comments, text on one line, plain
-or in quotes, and --- before all of these. Anything else (anchors, merges, tags, escapes, text over
-lines, tabs, a mistake) is not answered, and :mod:`provision.inventory.document` reads it. So each
-pattern here allows less than YAML does, and never more.
+Importing ruamel.yaml and parsing with it take most of the time of a completion, and a part of every
+run. This module reads keys and lists in blocks, flow collections that end on their line, comments,
+text on one line, plain or in quotes, and --- before all of these. Anything else (anchors, merges,
+tags, escapes, text over lines, tabs, a mistake) is not answered, and
+:mod:`provision.inventory.document` reads it. So each pattern here allows less than YAML does, and
+never more.
 """
 
 from __future__ import annotations
@@ -18,6 +19,37 @@ _DEPTH = 10
 #: Characters of a line. YAML's keys have at most 1,024.
 _LINE = 1000
 
+
+class Text:
+    """Text as written, and where it begins: line and column count from 1."""
+
+    __slots__ = ("column", "line", "quoted", "text")
+
+    def __init__(self, text: str, line: int, column: int, quoted: bool = False) -> None:
+        self.text, self.line, self.column, self.quoted = text, line, column, quoted
+
+
+class Items:
+    """A list, and where it begins."""
+
+    __slots__ = ("column", "items", "line")
+
+    def __init__(self, line: int, column: int) -> None:
+        self.line, self.column = line, column
+        self.items: list[Node] = []
+
+
+class Keys:
+    """A mapping, and where it begins: each key as text, with the key's own place and its value."""
+
+    __slots__ = ("column", "entries", "line")
+
+    def __init__(self, line: int, column: int) -> None:
+        self.line, self.column = line, column
+        self.entries: dict[str, tuple[Text, Node]] = {}
+
+
+Node = Text | Items | Keys
 #: Text, and the lists and mappings of it. Nothing is resolved: 3.10 and no are text.
 Tree = str | list["Tree"] | dict[str, "Tree"]
 
@@ -42,6 +74,12 @@ class _Other(Exception):
 
 
 def parse(data: bytes) -> dict[str, Tree] | None:
+    """As :func:`read`, without places."""
+    root = read(data)
+    return _texts(root) if root is not None else None
+
+
+def read(data: bytes) -> Keys | None:
     """The document's top mapping; None when another reader must say what the document is."""
     if len(data) > INVENTORY:
         return None
@@ -51,96 +89,113 @@ def parse(data: bytes) -> dict[str, Tree] | None:
         return None
 
 
-def _document(text: str) -> dict[str, Tree]:
-    root: dict[str, Tree] = {}
-    blocks: list[tuple[int, dict[str, Tree] | list[Tree]]] = [(0, root)]
-    waiting: str | None = None  # the key whose value may be the block below it
+def _texts(node: Keys) -> dict[str, Tree]:
+    return {key: _tree(value) for key, (_, value) in node.entries.items()}
+
+
+def _tree(node: Node) -> Tree:
+    if isinstance(node, Text):
+        return node.text
+    return _texts(node) if isinstance(node, Keys) else [_tree(item) for item in node.items]
+
+
+def _document(text: str) -> Keys:
+    root: Keys | None = None
+    blocks: list[tuple[int, Keys | Items]] = []
+    waiting: Text | None = None  # the key whose value may be the block below it
     begun = False
-    for line in text.split("\n"):
-        if not line.isprintable():
+    for number, written in enumerate(text.split("\n"), 1):
+        if not written.isprintable():
             raise _Other
-        bare = line.strip(" ")
-        if not bare or bare[0] == "#":
+        line = written.rstrip(" ")
+        indent = len(line) - len(line.lstrip(" "))
+        if not line or line[indent] == "#":
             continue
         if line == "---" and not begun:
             begun = True
             continue
         begun = True
-        indent = len(line) - len(line.lstrip(" "))
-        listed = bare.startswith("- ")
+        if root is None:
+            root = Keys(number, 1)
+            blocks.append((0, root))
+        listed = line.startswith("- ", indent)
         above, block = blocks[-1]
-        if waiting is not None and isinstance(block, dict) and indent >= above + (not listed):
-            below: dict[str, Tree] | list[Tree] = [] if listed else {}
-            block[waiting] = below
+        if waiting is not None and isinstance(block, Keys) and indent >= above + (not listed):
+            below = Items(number, indent + 1) if listed else Keys(number, indent + 1)
+            block.entries[waiting.text] = waiting, below
             blocks.append((indent, below))
         while indent < blocks[-1][0] or (not listed and _ends_list(blocks, indent)):
             blocks.pop()
         above, block = blocks[-1]
-        if indent != above or len(line) > _LINE or len(blocks) > _DEPTH:
+        if indent != above or len(written) > _LINE or len(blocks) > _DEPTH:
             raise _Other
         waiting = None
-        if isinstance(block, list):
+        if isinstance(block, Items):
             if not listed:
                 raise _Other
-            block.append(_value(bare[2:].lstrip(" "), len(blocks)))
+            at = len(line) - len(line[indent + 2 :].lstrip(" "))
+            block.items.append(_value(line, at, number, len(blocks)))
             continue
-        match = _KEY.match(bare)
+        match = _KEY.match(line, indent)
         if listed or match is None:
             raise _Other
-        key, rest = _unquoted(match[1]), bare[match.end() :]
-        if key in block:
+        key = _text(match[1], number, indent)
+        if key.text in block.entries:
             raise _Other
-        if rest and rest[0] != "#":
-            block[key] = _value(rest, len(blocks))
+        value: Node = Text("", number, match.end(1) + 2)
+        if line[match.end() : match.end() + 1] in ("", "#"):
+            waiting = key
         else:
-            block[key], waiting = "", key
-    if not root:
+            value = _value(line, match.end(), number, len(blocks))
+        block.entries[key.text] = key, value
+    if root is None:
         raise _Other
     return root
 
 
-def _ends_list(blocks: list[tuple[int, dict[str, Tree] | list[Tree]]], indent: int) -> bool:
+def _ends_list(blocks: list[tuple[int, Keys | Items]], indent: int) -> bool:
     """Whether a key at ``indent`` is one of the mapping around the list that is open."""
     above, block = blocks[-1]
-    return isinstance(block, list) and above == indent == blocks[-2][0]
+    return isinstance(block, Items) and above == indent == blocks[-2][0]
 
 
-def _value(text: str, depth: int) -> Tree:
-    """The value that is the rest of a line."""
-    if text[:1] in ("{", "["):
-        value, at = _flow(text, 0, depth)
-        if _ENDS.fullmatch(text, at) is None:
+def _value(line: str, at: int, number: int, depth: int) -> Node:
+    """The value that is the rest of the line from ``at`` on; ``number`` is the line's."""
+    if line[at] in "{[":
+        value, at = _flow(line, at, number, depth)
+        if _ENDS.fullmatch(line, at) is None:
             raise _Other
         return value
-    match = _TEXT.fullmatch(text)
+    match = _TEXT.fullmatch(line, at)
     if match is None:
         raise _Other
-    return _unquoted(match[1])
+    return _text(match[1], number, at)
 
 
-def _flow(text: str, at: int, depth: int) -> tuple[Tree, int]:
+def _flow(line: str, at: int, number: int, depth: int) -> tuple[Node, int]:
     """The value in a flow collection, and where it ends."""
-    if (match := _FLOW_TEXT.match(text, at)) is not None:
-        return _unquoted(match[1].rstrip(" ")), match.end()
-    match = _FLOW_OPENS.match(text, at)
+    if (match := _FLOW_TEXT.match(line, at)) is not None:
+        return _text(match[1].rstrip(" "), number, match.start(1)), match.end()
+    match = _FLOW_OPENS.match(line, at)
     if match is None or depth > _DEPTH:
         raise _Other
-    mapping: dict[str, Tree] = {}
-    items: list[Tree] = []
+    mapping = Keys(number, match.start(1) + 1)
+    items = Items(number, match.start(1) + 1)
     keyed, at = match[1] == "{", match.end()
     end = "}" if keyed else "]"
     sign = match[2] or ","
     while sign == ",":
         if keyed:
-            match = _FLOW_KEY.match(text, at)
-            key = _unquoted(match[1]) if match is not None else ""
-            if match is None or key in mapping:
+            match = _FLOW_KEY.match(line, at)
+            key = _text(match[1], number, match.start(1)) if match is not None else None
+            if match is None or key is None or key.text in mapping.entries:
                 raise _Other
-            mapping[key], at = _flow(text, match.end(), depth + 1)
+            value, at = _flow(line, match.end(), number, depth + 1)
+            mapping.entries[key.text] = key, value
         else:
-            item, at = _flow(text, at, depth + 1)
-            items.append(item)
-        match = _FLOW_GOES_ON.match(text, at)
+            value, at = _flow(line, at, number, depth + 1)
+            items.items.append(value)
+        match = _FLOW_GOES_ON.match(line, at)
         if match is None:
             raise _Other
         sign, at = match[1], match.end()
@@ -149,5 +204,6 @@ def _flow(text: str, at: int, depth: int) -> tuple[Tree, int]:
     return mapping if keyed else items, at
 
 
-def _unquoted(text: str) -> str:
-    return text[1:-1] if text[0] in "\"'" else text
+def _text(written: str, number: int, at: int) -> Text:
+    quoted = written[0] in "\"'"
+    return Text(written[1:-1] if quoted else written, number, at + 1, quoted)

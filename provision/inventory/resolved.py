@@ -12,14 +12,16 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 from provision.errors import UsageError
 from provision.inventory import model
-from provision.inventory.kubernetes import KubernetesCluster, resolve_kubernetes
 from provision.inventory.membership_type import MembershipType
 from provision.text import number
+
+if TYPE_CHECKING:
+    from provision.inventory.kubernetes import KubernetesCluster
 
 Secret = TypeVar("Secret", bound=model.Secret)
 T = TypeVar("T")
@@ -444,6 +446,11 @@ def resolve(
         members = _elsewhere(e.external, [w.machine for w in hosts], str(path))
         etcd = replace(etcd, members=members, external=True)
         alluxio = alluxio and replace(alluxio, etcd_endpoints=etcd.endpoints)
+    kubernetes = None
+    if file.kubernetes is not None:
+        from provision.inventory.kubernetes import resolve_kubernetes
+
+        kubernetes = resolve_kubernetes(file, absolute, secret)
     return Inventory(
         path=path,
         cluster=file.cluster,
@@ -451,7 +458,7 @@ def resolve(
         etcd=etcd,
         alluxio=alluxio,
         other_clusters=tuple(file.other_clusters),
-        kubernetes=resolve_kubernetes(file, absolute, secret),
+        kubernetes=kubernetes,
     )
 
 

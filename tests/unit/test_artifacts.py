@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import itertools
+import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from provision import artifacts, bounds
+from provision import artifacts, bounds, tar_reader
 from provision.errors import PreflightFailed
 from provision.inventory.model import Source
 
@@ -298,3 +299,62 @@ class TestUrl:
 def test_the_cache_is_the_users_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", "/x")
     assert artifacts.default_cache() == Path("/x/alluxio-provision")
+
+
+class TestUnread:
+    """A tarball that no host is to get is read again only when it may have changed."""
+
+    @pytest.fixture
+    def kept(self, tarball: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Source, Path]:
+        """A tarball that an earlier run has read, and the cache."""
+        monkeypatch.setattr(tar_reader, "SETTLED", -1.0)  # it was written just now
+        source, cache = Source(path=tarball, sha256=SHA), tarball.parent / "cache"
+        artifacts.remember(artifacts.fetch(source, cache), cache)
+        return source, cache
+
+    def test_unchanged(self, kept: tuple[Source, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+        source, cache = kept
+        monkeypatch.setattr(artifacts, "digest", lambda path: pytest.fail("it was read"))
+        found = artifacts.fetch(source, cache, unread=True)
+        assert found == artifacts.Artifact(found.path, SHA, len(BODY))
+        assert found.unread
+        assert found.seen is not None
+
+    def test_it_is_read_for_a_host(self, kept: tuple[Source, Path]) -> None:
+        source, cache = kept
+        assert not artifacts.fetch(source, cache).unread
+
+    @pytest.mark.parametrize("body", [BODY, BODY[:-1] + b"?", BODY[:-1]])
+    def test_written_again(self, kept: tuple[Source, Path], body: bytes) -> None:
+        """Also with the same size and the same time."""
+        source, cache = kept
+        assert source.path is not None
+        before = source.path.stat()
+        # Times of files go in steps of the kernel's clock.
+        while source.path.stat().st_ctime_ns == before.st_ctime_ns:
+            source.path.write_bytes(body)
+            os.utime(source.path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        if body == BODY:
+            assert not artifacts.fetch(source, cache, unread=True).unread
+            return
+        with pytest.raises(PreflightFailed, match="sha256 is"):
+            artifacts.fetch(source, cache, unread=True)
+
+    def test_another_digest_is_declared(self, kept: tuple[Source, Path]) -> None:
+        source, cache = kept
+        with pytest.raises(PreflightFailed, match="sha256 is"):
+            artifacts.fetch(Source(path=source.path, sha256="0" * 64), cache, unread=True)
+
+    @pytest.mark.parametrize("said", ["", "{}", "[1]", '["a"]', "null", "[[]]"])
+    def test_what_was_kept_is_damaged(self, kept: tuple[Source, Path], said: str) -> None:
+        source, cache = kept
+        (cache / "contents" / f"{SHA}.stamp").write_text(said)
+        assert not artifacts.fetch(source, cache, unread=True).unread
+
+    def test_written_just_now(self, tarball: Path) -> None:
+        """A second change in the same step of the clock would leave the same times."""
+        source, cache = Source(path=tarball, sha256=SHA), tarball.parent / "cache"
+        found = artifacts.fetch(source, cache)
+        assert found.stamp is None
+        artifacts.remember(found, cache)
+        assert not artifacts.fetch(source, cache, unread=True).unread

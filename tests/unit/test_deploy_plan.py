@@ -165,7 +165,7 @@ def test_bootstrap_is_one_step_for_all() -> None:
     assert step.hosts[0].changes[1].what == f"write {layout.UNIT_PATH}"
     assert verbs == [
         *("create", "write", "create", "create", "mark", "install", "point", "write"),
-        *("reload", "enable", "start"),
+        *("enable", "reload", "start"),
     ]
 
 

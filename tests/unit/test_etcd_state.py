@@ -12,7 +12,7 @@ import pytest
 from provision import artifacts
 from provision.artifacts import Artifact
 from provision.errors import PreflightFailed, Problem
-from provision.etcd.api.values import MemberStatus, RegisteredMember
+from provision.etcd.api.values import Login, MemberStatus, RegisteredMember
 from provision.etcd.cluster import health, todo_keys
 from provision.etcd.cluster.handle import Etcd
 from provision.etcd.cluster.health import ClusterHealth, MemberHealth
@@ -23,7 +23,13 @@ from provision.host import gather
 from provision.host.facts import HostFacts, PathState, Probe, UnitState
 from provision.host.resources import MARKER, Tree
 from provision.inventory.model import Source
-from provision.inventory.resolved import EtcdCluster, EtcdMember, Machine
+from provision.inventory.resolved import (
+    ClientPort,
+    Established,
+    EtcdCluster,
+    EtcdMember,
+    Machine,
+)
 from provision.plans.etcd.state import observe as state
 from provision.plans.etcd.state.observe import EtcdState
 from provision.ssh.session import Fleet
@@ -63,6 +69,7 @@ class World:
         self.asked: list[dict[Machine, Probe]] = []
         self.looks: list[tuple[EtcdMember, ...]] = []
         self.fetched: list[Source] = []
+        self.unread: list[bool] = []
         self.artifact: Artifact | Exception = Artifact(Path("etcd-linux-amd64.tar.gz"), "0" * 64, 1)
         monkeypatch.setattr(gather, "gather_facts", self._gather)
         monkeypatch.setattr(health, "observe", self._observe)
@@ -75,9 +82,10 @@ class World:
     def about(seen: ClusterHealth, etcd: Etcd) -> dict[str, str]:
         return {m.name: etcd.cluster.name for m in seen.cluster.members}
 
-    def _fetch(self, source: Source, cache: Path) -> Artifact:
+    def _fetch(self, source: Source, cache: Path, *, unread: bool = False) -> Artifact:
         assert cache == artifacts.default_cache()
         self.fetched.append(source)
+        self.unread.append(unread)
         if isinstance(self.artifact, Exception):
             raise self.artifact
         return self.artifact
@@ -231,6 +239,21 @@ class TestHosts:
             f"10.0.0.{n} ({m.machine.where})" for n, m in ((1, ONE), (3, THREE))
         ]
 
+    @pytest.mark.parametrize(
+        ("found", "unread"),
+        [("0" * 64, [True]), ("1" * 64, [True, False]), (None, [True, False])],
+        ids=["every host has it", "one has another one", "one has none"],
+    )
+    def test_a_tarball_that_no_host_is_to_get_is_not_read_again(
+        self, world: World, found: str | None, unread: list[bool]
+    ) -> None:
+        world.artifact = Artifact(Path("etcd-linux-amd64.tar.gz"), "0" * 64, 1, unread=True)
+        for m in (TWO, THREE):
+            world.change(m, paths={UNPACKED: hosts.text("0" * 64)})
+        world.change(ONE, paths={} if found is None else {UNPACKED: hosts.text(found)})
+        world.observe()
+        assert world.unread == unread
+
     def test_a_tarball_for_another_cpu(self, world: World) -> None:
         world.artifact = Artifact(Path("etcd-linux-arm64.tar.gz"), "0" * 64, 1)
         assert {id for _, id in world.refused_with()} == {"tarball-unfit"}
@@ -271,6 +294,47 @@ class TestLookedBefore:
         other = etcd.with_cluster(replace(etcd.cluster, install_dir="/opt/other"))
         state.observe(other)
         assert set(world.asked[0]) == set(world.facts)
+
+    def test_members_that_were_well_are_not_asked_again_in_the_same_look(
+        self, world: World, etcd: Etcd
+    ) -> None:
+        world.listed = registered(ONE, TWO, THREE)
+        seen = health.observe(etcd)
+        world.looks.clear()
+        etcd.learned.asked = None, seen
+        changed = replace(etcd.cluster, downgrade=True)  # by an option of the command
+        found = state.observe(etcd.with_cluster(changed))
+        assert world.looks == []
+        assert found.health == replace(seen, cluster=changed)
+        assert found.running is not None
+        state.observe(etcd)  # a later look, for example after a change
+        assert world.looks == [CLUSTER.members]
+
+    @pytest.mark.parametrize(
+        "other",
+        [
+            {"members": (ONE, TWO)},
+            {"members": (ONE, TWO, replace(THREE, serves_at=ClientPort(False, 4001)))},
+            {"established": Established(7)},
+        ],
+        ids=["members", "URLs", "cluster"],
+    )
+    def test_a_look_at_something_else_does_not_count(
+        self, world: World, etcd: Etcd, other: dict[str, Any]
+    ) -> None:
+        world.listed = registered(ONE, TWO, THREE)
+        seen = health.observe(etcd)
+        etcd.learned.asked = None, replace(seen, cluster=replace(etcd.cluster, **other))
+        world.looks.clear()
+        state.observe(etcd)
+        assert world.looks == [CLUSTER.members]
+
+    def test_a_look_with_another_login_does_not_count(self, world: World, etcd: Etcd) -> None:
+        world.listed = registered(ONE, TWO, THREE)
+        etcd.learned.asked = Login("worker", "secret"), health.observe(etcd)
+        world.looks.clear()
+        state.observe(etcd)
+        assert world.looks == [CLUSTER.members]
 
     def test_a_tarball_that_is_not_here_yet(self, world: World, etcd: Etcd) -> None:
         source = Source(path=Path("/nowhere/etcd.tar.gz"), sha256="0" * 64)

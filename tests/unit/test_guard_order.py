@@ -186,6 +186,48 @@ class TestEndpoints:
         assert found.odd == {"infra3"}
 
 
+class TestKept:
+    """The members' answers, for a plan that is made at once."""
+
+    def kept(
+        self, monkeypatch: pytest.MonkeyPatch, asked: ClusterHealth, *, plans: bool = True
+    ) -> tuple[object, Inventory]:
+        Looks(monkeypatch, Look((serving(1), serving(2), serving(3)), asked=asked))
+        with Fleet(1) as fleet:
+            etcd = Etcd(CLUSTER, fleet)
+            given = builders.inventory(None, etcd=CLUSTER)
+            found = guard.establish(given, etcd, plans=(lambda _: {}) if plans else None)
+        return etcd.learned.asked, found
+
+    def test_of_members_that_are_all_well(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        asked = TestEndpoints().asked()
+        kept, found = self.kept(monkeypatch, asked)
+        assert kept == (None, replace(asked, cluster=found.etcd))
+        assert found.etcd.established == Established(0xC1)
+
+    def test_not_for_a_command_that_may_change_something_first(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert self.kept(monkeypatch, TestEndpoints().asked(), plans=False)[0] is None
+
+    @pytest.mark.parametrize(
+        "odd",
+        [
+            {"error": "no answer", "status": None},
+            {"error": "it serves no reads"},
+            {"status": MemberStatus(0xDD, 1, "3.6.16", 1, 1, 1, 1000, 5, 1200, False, ())},
+        ],
+        ids=["away", "without a quorum", "of another cluster"],
+    )
+    def test_not_when_one_is_not(
+        self, monkeypatch: pytest.MonkeyPatch, odd: dict[str, object]
+    ) -> None:
+        asked = TestEndpoints().asked()
+        first, *others = asked.members
+        members = (replace(first, **odd), *others)  # type: ignore[arg-type]
+        assert self.kept(monkeypatch, replace(asked, members=members))[0] is None
+
+
 class TestStart:
     """Whether members may be started, by the configurations on their hosts."""
 

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from provision.ssh import library
+
 #: Libraries whose import takes time, by their top-level names.
 pytestmark = pytest.mark.process
 
@@ -42,7 +44,8 @@ etcd:
 """
 #: Invoke itself. Its own configuration may be YAML, which is imported when there is some.
 TASKS = {"invoke"}
-INVENTORY = {*TASKS, "pydantic", "ruamel"}
+#: An inventory in usual YAML.
+INVENTORY = {*TASKS, "pydantic"}
 
 
 def modules(*words: str, says: bool = True) -> set[str]:
@@ -194,6 +197,22 @@ def test_a_cluster_without_tls_needs_no_certificates_and_no_tables(tmp_path: Pat
     assert "cryptography.x509" not in found
     for name in ("pki.own_ca", "pki.external_ca", "pki.certificates"):
         assert f"provision.etcd.{name}" not in found
+    assert {"ruamel", "provision.cli.help", "provision.cli.completion"}.isdisjoint(found)
+    assert {n for n in found if n.startswith(("asyncio.", "grpc.aio."))} == set()
+    assert {n for n in found if n.endswith("kubernetes")} == {"provision.kubernetes"} & found
+
+
+def test_grpc_comes_without_asyncio_which_is_there_for_who_uses_it() -> None:
+    code = "import json, sys; from provision.cli.lightly import start_lightly; start_lightly(); "
+    code += "import grpc; grpc.insecure_channel('127.0.0.1:9').close(); "
+    code += "print(json.dumps(sorted(sys.modules))); "
+    code += "import asyncio; print(asyncio.run(asyncio.sleep(0, 7)), grpc.aio.Channel.__name__)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    found, works = done.stdout.splitlines()
+    assert [n for n in json.loads(found) if n.startswith(("asyncio.", "grpc.aio."))] == []
+    assert works == "7 Channel"
 
 
 def test_the_plan_for_etcd_needs_no_worker_s_and_no_lock() -> None:
@@ -204,6 +223,36 @@ def test_the_plan_for_etcd_needs_no_worker_s_and_no_lock() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
     )
     found = json.loads(done.stdout)
-    others = ("alluxio", "plans.alluxio", "engine.lock", "engine.audit", "cli", "check_nodes")
+    others = (
+        *("alluxio", "plans.alluxio", "engine.lock", "engine.audit", "cli", "check_nodes"),
+        *("inventory.kubernetes", "etcd.cluster.metrics", "etcd.cluster.scratch"),
+        *("etcd.cluster.served_certs", "etcd.cluster.wal"),
+    )
     assert [n for n in found if n.startswith(tuple(f"provision.{o}" for o in others))] == []
     assert {"grpc", "rich", "jinja2", "paramiko", "cryptography"}.isdisjoint(found)
+
+
+def test_hosts_are_told_paramiko_s_version_without_a_reader_of_mail(tmp_path: Path) -> None:
+    path = tmp_path / "inventory.yml"
+    path.write_text(AWAY)
+    found = modules("deploy-etcd", "--inventory", str(path), says=False)
+    assert "paramiko" in found
+    assert {"importlib.metadata", "email", "http", "ssl", "zipfile"}.isdisjoint(found)
+    code = "import sys; from provision.ssh.library import import_paramiko; import_paramiko(); "
+    code += "print('importlib.metadata' in sys.modules); from importlib import metadata; "
+    code += "import paramiko; print(paramiko.__version__ == metadata.version('paramiko')); "
+    code += "print(metadata.version('fabric') != '')"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stdout.split() == ["False", "True", "True"]
+
+
+@pytest.mark.parametrize("folders", [[], ["paramiko-1.0.dist-info", "paramiko-2.0.dist-info"]])
+def test_a_version_that_no_folder_says_is_asked_for(
+    folders: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("paramiko", *folders):
+        (tmp_path / name).mkdir()
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    assert library.installed_version() is None

@@ -99,15 +99,28 @@ def tree(node: document.Node) -> plain.Tree:
     return {key: tree(entry.value) for key, entry in node.entries.items()}
 
 
+def placed(node: document.Node) -> object:
+    """A document with every place, in order. A value that is not there has none of its own:
+    ruamel.yaml gives it that of whatever follows, and problems name its key."""
+    if isinstance(node, document.Scalar):
+        return "" if node.plain and not node.text else tuple(node)
+    if isinstance(node, document.Sequence):
+        return [placed(item) for item in node.items], node.mark
+    return [(e.key, placed(e.value)) for e in node.entries.values()], node.mark
+
+
 def check(data: bytes) -> bool:
-    """Asserts that both readers agree; whether the light one answers."""
+    """Asserts that both readers agree, also on every place; whether the light one answers."""
     read = plain.parse(data)
     if read is not None:
         findings = Findings("")
-        root = document.parse(data, findings)
+        root = document.composed(data, findings)
         assert not findings.errors
         assert root is not None
         assert tree(root) == read
+        lightly = document.parse(data, findings)
+        assert lightly is not None
+        assert placed(lightly) == placed(root)
     found = names.in_plain(data)
     assert found in (None, names.in_any(data))
     return found is not None

@@ -162,8 +162,8 @@ THREE = "infra1+infra2+infra3"
 START = [
     "write /etc/systemd/system/etcd.service",
     "write /etc/etcd/etcd.conf.yml",
-    "reload systemd for etcd.service",
     "enable etcd.service",
+    "reload systemd for etcd.service",
     "start etcd.service",
 ]
 

@@ -55,7 +55,7 @@ def alike(monkeypatch: pytest.MonkeyPatch) -> None:
     """The data of all members are equal."""
     monkeypatch.setattr(hashes, "compare", lambda *_: Comparison(9, {1: ("all",)}, 3))
     monkeypatch.setattr(hashes, "require_equal", lambda *_: None)
-    monkeypatch.setattr(artifacts, "fetch", lambda *_: TARBALL)
+    monkeypatch.setattr(artifacts, "fetch", lambda *_, **__: TARBALL)
 
 
 class TestUpgrade:

@@ -66,6 +66,16 @@ def test_a_unit_that_runs_on_is_not_asked() -> None:
     assert change.script == "systemctl enable -q etcd.service"
 
 
+def test_a_new_unit_needs_one_reload_of_systemd() -> None:
+    """Enabled after it, systemd would say that the unit needs another one."""
+    new = hosts.facts(units={"etcd.service": UnitState("loaded", needs_reload=True)})
+    scripts = [change.script for change in changes([Unit("etcd.service")], new)]
+    assert scripts[:2] == [
+        "systemctl enable -q --no-reload etcd.service",
+        "systemctl daemon-reload",
+    ]
+
+
 def units(resources: tuple[Resource, ...]) -> list[Unit]:
     return [r for r in resources if isinstance(r, Unit)]
 

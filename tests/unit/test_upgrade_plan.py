@@ -117,7 +117,7 @@ def looked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 def around(monkeypatch: pytest.MonkeyPatch, looked: list[Any]) -> None:
     """What an upgrade asks while it is planned."""
     monkeypatch.setattr(hashes, "require_equal", lambda *_: None)
-    monkeypatch.setattr(artifacts, "fetch", lambda *_: hosts.TARBALL)
+    monkeypatch.setattr(artifacts, "fetch", lambda *_, **__: hosts.TARBALL)
     monkeypatch.setattr(
         before_3_6, "require_no_v2_data", lambda _, tools: looked.append(dict(tools))
     )

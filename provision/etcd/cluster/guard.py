@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from provision import progress, wait
 from provision.engine.guards import Guard
 from provision.errors import PreflightFailed, Problem, UsageError
-from provision.etcd.cluster import gates, groups, health, last_seen, scratch, wal
+from provision.etcd.cluster import gates, groups, health, last_seen
 from provision.etcd.cluster.groups import (
     Answer,
     Behind,
@@ -76,7 +76,8 @@ def establish(
     ``wanted`` is the value of ``--cluster-id``. For an external etcd only the members' answers
     count. ``starts``: the command starts members that are down, and this must be safe. It also
     changes members that still serve another client URL than declared. What the plan needs of the
-    hosts (``plans``) is asked in the same round trip; it is in ``etcd.learned.looked`` then. Raises
+    hosts (``plans``) is asked in the same round trip. It is in ``etcd.learned.looked`` then, and
+    what the members have answered in ``etcd.learned.asked``: the plan is made at once. Raises
     :class:`PreflightFailed` when it is not clear which cluster it is, and :class:`UsageError` for a
     group that does not exist; nothing is changed.
     """
@@ -120,7 +121,22 @@ def establish(
     if alluxio is not None and established.endpoints:
         every = (*cluster.endpoints, *established.endpoints)
         alluxio = replace(alluxio, etcd_endpoints=tuple(dict.fromkeys(every)))
-    return replace(inventory, etcd=replace(cluster, established=established), alluxio=alluxio)
+    cluster = replace(cluster, established=established)
+    if plans is not None and look.asked is not None and _are_well(look.asked, established):
+        etcd.learned.asked = etcd.login, replace(look.asked, cluster=cluster)
+    return replace(inventory, etcd=cluster, alluxio=alluxio)
+
+
+def _are_well(asked: ClusterHealth, established: Established) -> bool:
+    """Whether all members are healthy, and of the established cluster: then the plan can be made
+    from this look. Without an established cluster the plan finds out what there is."""
+    return all(
+        m.healthy
+        and m.status is not None
+        and established.cluster_id == m.status.cluster_id
+        and established.has(m.status.cluster_id, m.status.member_id)
+        for m in asked.members
+    )
 
 
 def _served_elsewhere(cluster: EtcdCluster, look: Look) -> tuple[EtcdMember, ...]:
@@ -413,6 +429,8 @@ def _seen(member: EtcdMember, answer: Answer | None, facts: HostFacts | None) ->
         return Seen(member.name, answer, looked=facts is not None)
     if not desired.has_data(member, facts):
         return Seen(member.name)
+    from provision.etcd.cluster import wal
+
     found = wal.parse(facts.commands.get(_IDS, ""))
     return Seen(
         member.name,
@@ -453,6 +471,8 @@ def _probe(cluster: EtcdCluster, member: EtcdMember) -> Probe:
 
 def _disk_commands(cluster: EtcdCluster, member: EtcdMember) -> dict[str, str]:
     """The shell commands that read a silent member's data, as etcd's user, who owns the data."""
+    from provision.etcd.cluster import scratch, wal
+
     q, data = shlex.quote, f"{member.data_dir}/member"
     head = wal.read_head(f'"{data}"/wal')
     # Copy the database, if there is room: the database of a running process is locked.

@@ -12,20 +12,23 @@ import time
 from collections.abc import Collection, Generator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from provision import progress
 from provision.errors import Problem, ProvisionError, Unhealthy, UsageError
 from provision.etcd.api.client import DEFAULT_TIMEOUT, EtcdClient, preload
 from provision.etcd.api.errors import EtcdUnreachable, Reason
 from provision.etcd.api.values import Endpoint, Login, MemberStatus, RegisteredMember
-from provision.etcd.cluster import groups, metrics
+from provision.etcd.cluster import groups
 from provision.etcd.cluster.groups import Answer
 from provision.etcd.cluster.reach import NoWay, Reach, Route, client_tls, describe, open_route
-from provision.etcd.cluster.served_certs import CertificateState, expiry, shown_certificates
 from provision.ids import Id
 from provision.inventory import etcd_releases
 from provision.inventory.resolved import EtcdCluster, EtcdMember
 from provision.text import counted, size, verb
+
+if TYPE_CHECKING:
+    from provision.etcd.cluster.served_certs import CertificateState
 
 __all__ = [
     "ClusterHealth",
@@ -375,6 +378,8 @@ def _observe(
         refused = isinstance(error, EtcdUnreachable) and error.reason is Reason.LOGIN
         no_way = isinstance(error, NoWay)
     if certificates and how is not None:
+        from provision.etcd.cluster.served_certs import shown_certificates
+
         shown = shown_certificates(etcd, member, how)
     return MemberHealth(
         member,
@@ -394,6 +399,8 @@ def _observe(
 
 
 def _measured_quota(cluster: EtcdCluster, member: EtcdMember, endpoint: Endpoint) -> int | str:
+    from provision.etcd.cluster import metrics
+
     try:
         return metrics.quota(cluster, member, endpoint)
     except ProvisionError as error:
@@ -467,6 +474,8 @@ def member_problems(cluster: EtcdCluster, m: MemberHealth) -> list[Problem]:
     if cluster.tls.ca == "external":
         renew = "run export-csrs, import-certs and rotate-certs"
     for certificate in m.certificates:
+        from provision.etcd.cluster.served_certs import expiry
+
         found.extend(expiry(where, certificate, renew, _renewal(cluster)))
     return found
 

@@ -48,6 +48,9 @@ class Learned:
         self.facts: Mapping[Machine, HostFacts] = {}
         #: What the guard's look has seen for the plan, too, each with the probe that was asked.
         self.looked: Mapping[Machine, tuple[Probe, HostFacts]] = {}
+        #: What the guard's look has seen of the members, all of which were healthy
+        #: (:class:`provision.etcd.cluster.health.ClusterHealth`), with the login that it had.
+        self.asked: tuple[Login | None, object] | None = None
         self._lock = threading.Lock()
         self._blocked: set[tuple[str, int]] = set()
         self._serving: dict[_Key, tuple[EtcdMember, Route]] = {}
@@ -103,7 +106,7 @@ class Learned:
     def clear(self) -> None:
         """Forget everything."""
         self.tokens.clear()
-        self.facts, self.looked = {}, {}
+        self.facts, self.looked, self.asked = {}, {}, None
         with self._lock:
             self._blocked.clear()
             self._serving.clear()

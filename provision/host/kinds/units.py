@@ -40,12 +40,16 @@ class Unit(Resource):
         state, restart = facts.unit(self.name), self.name in facts.pending_restarts
         name = shlex.quote(self.name)
         result: list[Change] = []
-        if state.needs_reload or self._is_rewritten(facts, before):
+        reloads = state.needs_reload or self._is_rewritten(facts, before)
+        if state.file_state != "enabled":
+            # It reads the file itself, and then reloads systemd: the reload that comes anyway
+            # does for both. (Enabled after that reload, the unit would need another one.)
+            option = " --no-reload" if reloads else ""
+            what = f"enable {self.name}"
+            result.append(Change(what, f"systemctl enable -q{option} {name}", disrupts=True))
+        if reloads:
             what = f"reload systemd for {self.name}"
             result.append(Change(what, "systemctl daemon-reload", disrupts=True))
-        if state.file_state != "enabled":
-            what = f"enable {self.name}"
-            result.append(Change(what, f"systemctl enable -q {name}", disrupts=True))
         running = state.active == "active"
         if running and not restart:
             return result

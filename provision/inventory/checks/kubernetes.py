@@ -15,7 +15,7 @@ _UNQUOTABLE = '"\\\n\r\t'
 
 
 def _needs_workers(context: Context) -> None:
-    if context.file.kubernetes is not None and context.file.alluxio is None:
+    if context.file.alluxio is None:
         what = "'kubernetes' is about Alluxio, and there is no 'alluxio' section"
         context.error(what, "add one: version, source and workers", _SECTION, id="section-missing")
 

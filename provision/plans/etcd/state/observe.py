@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from provision import artifacts
 from provision.artifacts import Artifact
 from provision.errors import PreflightFailed, Problem
+from provision.etcd.api.values import Login
 from provision.etcd.cluster import health, todo_keys
 from provision.etcd.cluster.handle import Etcd
 from provision.etcd.cluster.health import ClusterHealth
@@ -98,14 +99,16 @@ def observe(
     """
     cluster = etcd.cluster
     spared = {m.machine for m in cluster.members if m.name in dispensable}
-    looked, etcd.learned.looked = etcd.learned.looked, {}  # a later call looks again
+    # What the guard's look has seen; a later call looks again.
+    looked, etcd.learned.looked = etcd.learned.looked, {}
+    asked, etcd.learned.asked = etcd.learned.asked, None
     with ThreadPoolExecutor(2) as pool:
-        looking = pool.submit(_cluster, etcd)
+        looking = pool.submit(_cluster, etcd, asked)
         problems: list[Problem] = []
         artifact = None
         if not cluster.source.package:
             with preflight.noting(problems):
-                artifact = artifacts.fetch(cluster.source, artifacts.default_cache())
+                artifact = artifacts.fetch(cluster.source, artifacts.default_cache(), unread=True)
         probes = _probes(cluster, artifact)
         seen_before = {m: f for m, (probe, f) in looked.items() if probes.get(m) == probe}
         facts, unreachable = gather.gather_facts(
@@ -119,6 +122,13 @@ def observe(
             facts |= found
             problems += [replace(p, severity="warning") for p in absent]
         facts = routes.as_peers_see(cluster.members, facts)
+        if (
+            artifact is not None
+            and artifact.unread
+            and not _is_everywhere(cluster, artifact, facts)
+        ):
+            with preflight.noting(problems):  # a host is to get it: its content counts
+                artifact = artifacts.fetch(cluster.source, artifacts.default_cache())
         reached = tuple(m for m in cluster.members if m.machine in facts)
         if not recovering:
             problems += recovery_marker.problems(cluster, facts)
@@ -169,9 +179,22 @@ def require_running(observed: EtcdState) -> Running:
     return observed.running
 
 
-def _cluster(etcd: Etcd) -> tuple[ClusterHealth, Running | None]:
+def _cluster(
+    etcd: Etcd, asked: tuple[Login | None, object] | None = None
+) -> tuple[ClusterHealth, Running | None]:
+    """``asked``: what a look before this one has seen, with its login; it counts for the same
+    members, cluster and login."""
     cluster = etcd.cluster
-    seen = health.observe(etcd)
+    login, before = asked or (None, None)
+    if (
+        isinstance(before, ClusterHealth)
+        and login == etcd.login
+        and before.cluster.members == cluster.members
+        and before.cluster.established == cluster.established
+    ):
+        seen = replace(before, cluster=cluster)
+    else:
+        seen = health.observe(etcd)
     if not seen.healthy_count and any(m.refused for m in seen.members):
         # A cluster that refuses the login must not count as a cluster that is down.
         raise PreflightFailed(
@@ -196,6 +219,14 @@ def _cluster(etcd: Etcd) -> tuple[ClusterHealth, Running | None]:
 
 def _by_name(members: Sequence[EtcdMember]) -> dict[str, EtcdMember]:
     return {m.name: m for m in members}
+
+
+def _is_everywhere(
+    cluster: EtcdCluster, artifact: Artifact, facts: Mapping[Machine, HostFacts]
+) -> bool:
+    """Whether every host has what the tarball holds."""
+    marker = f"{cluster.install_dir}/{cluster.version}/{MARKER}"
+    return all((f.text(marker) or "").strip() == artifact.sha256 for f in facts.values())
 
 
 def _rooms(
