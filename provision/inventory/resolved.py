@@ -50,6 +50,19 @@ class Machine:
     def __str__(self) -> str:
         return self.host
 
+    @property
+    def place(self) -> str:
+        """``HOST (LINE)``: where a problem of the machine is."""
+        return f"{self.host} ({self.where})" if self.where else self.host
+
+    def place_of(self, name: str) -> str:
+        """``NAME at HOST (LINE)``: where a problem of the role ``name`` is."""
+        return f"{name} at {self.place}"
+
+    def addressed(self, name: str) -> str:
+        """``NAME (HOST)``: the role ``name`` in a list that shows hosts, too."""
+        return f"{name} ({self.host})"
+
 
 @dataclass(frozen=True, slots=True)
 class ClientPort:
@@ -77,6 +90,11 @@ class EtcdMember:
     #: Where the running member serves clients, when it does not serve the declared URL yet; it is
     #: not in the inventory.
     serves_at: ClientPort | None = None
+
+    @property
+    def place(self) -> str:
+        """``NAME at HOST (LINE)``: where a problem of the member is."""
+        return self.machine.place_of(self.name)
 
     @property
     def served(self) -> ClientPort:
@@ -202,6 +220,11 @@ class AlluxioWorker(NamedTuple):
     secret_properties: Mapping[str, model.Secret]
     env: Mapping[str, str]
 
+    @property
+    def place(self) -> str:
+        """``NAME at HOST (LINE)``: where a problem of the worker is."""
+        return self.machine.place_of(self.name)
+
 
 @dataclass(frozen=True, slots=True)
 class AlluxioMaster:
@@ -213,6 +236,11 @@ class AlluxioMaster:
     rpc_port: int
     journal_port: int
     java_home: str | None
+
+    @property
+    def place(self) -> str:
+        """``NAME at HOST (LINE)``: where a problem of the master is."""
+        return self.machine.place_of(self.name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,7 +99,7 @@ def plan(
     """
     fleet = etcd.fleet
     facts = gather.require_facts(fleet, {machine: _units_probe()})[machine]
-    where = f"{name} at {machine.host} ({machine.where})"
+    where = machine.place_of(name)
     found = [i for role in UNITS if (i := installed(role, facts, where)) is not None]
     stay = [i for i in found if i.cluster == inventory.cluster and _declared(inventory, i, machine)]
     gone = [i for i in found if i not in stay]

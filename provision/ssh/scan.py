@@ -175,7 +175,7 @@ def servers(
             return route(machine)
         except Exception as error:
             what, remedy, id = reason(error)
-            return Problem(f"{machine.host} ({machine.where})", what, remedy, id=id)
+            return Problem(machine.place, what, remedy, id=id)
         finally:
             shown.add()
 
@@ -198,7 +198,7 @@ def servers(
         elif (jump := by_place.get(_place(hops))) is not None:
             jump += names
         else:
-            where = f"{machine.host} ({machine.where})"
+            where = machine.place
             hosts.setdefault(_place(hops), (hops, [], where))[1].extend(names)
     found = [
         Server(_unique(names or [hops[-1].name]), hops, f"jump host {hops[-1].name}", True)

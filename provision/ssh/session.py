@@ -441,7 +441,7 @@ class Session:
         self, answer: Answer, stderr: bytes, marks: Marks, what: str, *, password: bool
     ) -> NoReturn:
         """Raise :class:`Unreachable`: the login shell, or sudo, did not run the command."""
-        where = f"{self.machine.host} ({self.machine.where})"
+        where = self.machine.place
         problem = refusal(answer, stderr, marks, where, password=password)
         error = Unreachable(
             f"{where}: {problem.what}",
@@ -515,7 +515,7 @@ class Session:
         reason, remedy, id = explained(error)
         reason, remedy = printable(reason, LINE_LIMIT), printable(remedy, LINE_LIMIT)
         self._stats.broken.append((self.machine.host, what, reason))
-        where = f"{self.machine.host} ({self.machine.where})"
+        where = self.machine.place
         return Unreachable(
             f"{where}: {reason}",
             [Problem(where, f"{what}: {reason}", remedy, id=id)],
@@ -680,7 +680,7 @@ def failures(results: Mapping[Machine, object]) -> list[Problem]:
         problem
         for machine, result in results.items()
         if isinstance(result, ProvisionError)
-        for problem in (result.problems or (Problem(machine.host, result.message, id=result.id),))
+        for problem in (result.problems or (Problem(machine.place, result.message, id=result.id),))
     ]
 
 

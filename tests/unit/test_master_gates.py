@@ -123,7 +123,7 @@ class TestHealthy:
             world.require()
         assert refused.value.id == "master-not-answering"
         assert [(p.where, p.what) for p in refused.value.problems] == [
-            (f"{n} ({n})", f"does not answer; its last log lines:\n    log of {n}")
+            (f"{n} at {n}", f"does not answer; its last log lines:\n    log of {n}")
             for n in ("m1", "m2")
         ]
         assert ("journal", "m0") not in world.asked
@@ -141,7 +141,7 @@ class TestHealthy:
         with pytest.raises(Unhealthy, match="1 of 3") as refused:
             world.require()
         (problem,) = refused.value.problems
-        assert problem.where == "m2 (m2)"
+        assert problem.where == "m2 at m2"
         assert problem.what.startswith("has not joined the others' journal")
 
     def test_without_a_journal_there_is_no_group(self, world: World) -> None:
@@ -344,7 +344,7 @@ class TestObserve:
     def test_a_chosen_host_that_is_away_ends_it_another_does_not(self, look: Look) -> None:
         look.away = {"m2"}
         look.observe("m0", "m1")
-        assert look.refused("m0", "m2") == [("m2 (m2)", "host-unreachable")]
+        assert look.refused("m0", "m2") == [("m2", "host-unreachable")]
 
     def test_every_problem_is_named_at_once(self, look: Look, monkeypatch: Any) -> None:
         missing = Problem("alluxio.source", "no file", id="tarball-unavailable")
@@ -352,7 +352,7 @@ class TestObserve:
         look.change("m0", values={**hosts.facts(1).values, "uid": "7"})
         assert look.refused("m0") == [
             ("alluxio.source", "tarball-unavailable"),
-            ("m0 ()", "root-needed"),
+            ("m0", "root-needed"),
         ]
 
     def test_a_journal_that_could_be_outvoted_is_refused(self, look: Look) -> None:
@@ -412,7 +412,7 @@ class Look:
             if m.host not in self.away
         }
         away = [
-            Problem(f"{m.host} ({m.host})", "no route", id="host-unreachable")
+            Problem(m.place, "no route", id="host-unreachable")
             for m in probes
             if m.host in self.away
         ]

@@ -166,7 +166,7 @@ def left_to_start_workers(
     seen = forget_worker.look(alluxio, etcd)
     return {
         m.worker.name: Problem(
-            f"{m.worker.name} ({m.worker.machine.host})",
+            m.worker.place,
             f"its address changes: {m.what}",
             "run invoke start-workers first: it registers the worker at the new address",
             id="worker-address-changing",
@@ -201,7 +201,7 @@ def _own(fleet: Fleet, asked: Collection[tuple[Moved, Registration]]) -> set[str
 def _clone(alluxio: AlluxioCluster, one: Moved, r: Registration, why: str) -> Problem:
     worker, file = one.worker, desired.identity_file(alluxio)
     return Problem(
-        f"{worker.name} at {worker.machine.host} ({worker.machine.where})",
+        worker.place,
         f"its worker identity is registered in etcd as {r.host}:{r.rpc_port}, {why}: Alluxio would "
         "refuse it",
         f"on a clone of that worker, remove {file}; if no worker should run there any more, stop "

@@ -50,7 +50,7 @@ class Standing:
     def notes(self) -> tuple[Problem, ...]:
         return tuple(
             Problem(
-                f"{w.name} ({w.machine.host})",
+                w.place,
                 "is stopped; restart-workers does not start it",
                 f"invoke start-workers {w.name} starts it",
                 "warning",

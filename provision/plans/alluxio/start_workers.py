@@ -242,7 +242,7 @@ def _pending_masters(
     """The masters on workers' hosts that the plan leaves with a restart pending."""
     return [
         Problem(
-            f"{master.name} ({master.machine.host})",
+            master.place,
             f"has the same files as {w.name}, and still needs a restart",
             "then run invoke start-masters",
             "warning",
@@ -390,7 +390,7 @@ class _Listeners:
                     *problems,
                     *(
                         Problem(
-                            f"{w.name} ({w.machine.host})",
+                            w.place,
                             f"{'; '.join(seen[w.name].notes) or NOT_YET}; its last log lines:\n"
                             f"    {logs[w.machine]}",
                             f"invoke logs {w.name}",
@@ -518,7 +518,7 @@ def _why(alluxio: AlluxioCluster, etcd: Etcd, missing: Sequence[AlluxioWorker]) 
     return [
         known.get(w.name)
         or Problem(
-            f"{w.name} ({w.machine.host})",
+            w.place,
             f"is not registered; its log says:\n    {logs[w.machine]}",
             f"invoke logs {w.name}",
             id="worker-not-live",

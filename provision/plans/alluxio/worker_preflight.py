@@ -38,7 +38,7 @@ def release(
     home = workers_desired.home(alluxio)
     return jdk + [
         Problem(
-            f"{machine.host} ({machine.where})",
+            machine.place,
             f"release {alluxio.version} has no {' or '.join(tarball.launchers(home))}",
             f"set alluxio.version to {alluxio.version} and alluxio.source, then upgrade-workers",
             id="release-missing",
@@ -81,7 +81,7 @@ def workers(
         f = facts.get(worker.machine)
         if f is None:
             continue
-        where = f"{worker.name} at {worker.machine.host} ({worker.machine.where})"
+        where = worker.place
         path = workers_desired.UNIT_PATH
         listeners = ports.worker_listeners(alluxio, worker)
         problems += taken(f, listeners, workers_desired.UNIT, path, where)
