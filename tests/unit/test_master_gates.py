@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from provision.alluxio.worker import journal
+from provision.alluxio.worker import desired, journal
 from provision.alluxio.worker.desired import MASTER_UNIT, MASTER_UNIT_PATH, Artifacts
 from provision.alluxio.worker.journal import Journal
 from provision.engine.plan import Gate
@@ -16,6 +16,7 @@ from provision.errors import PreflightFailed, Problem, Unhealthy
 from provision.host import fitness, gather, safely
 from provision.host.facts import HostFacts, Probe, UnitState
 from provision.host.ownership import KEY
+from provision.host.resources import MARKER
 from provision.inventory.resolved import AlluxioCluster, AlluxioMaster, Machine
 from provision.plans.alluxio import masters, start_workers
 from provision.ssh.session import Fleet
@@ -366,6 +367,16 @@ class TestObserve:
     def test_a_journal_that_nobody_could_look_at_is_no_missing_one(self, look: Look) -> None:
         look.journals, look.away = {"m1": "in"}, {"m2"}
         assert [id for _, id in look.refused("m0")] == ["journal-outvoted"]
+
+    def test_a_disk_without_room_for_the_release_ends_it(self, look: Look) -> None:
+        full = {p: hosts.disk(p, 1 << 20) for p in hosts.FOLDERS}
+        look.change("m1", disks=full)
+        assert look.refused("m0", "m1") == [("m1", "disk-full")]
+        look.observe("m0", "m2")
+        # A release that is there needs none.
+        marker = f"{desired.home(look.world.alluxio)}/{MARKER}"
+        look.change("m1", paths={marker: hosts.text(f"{TARBALL.sha256}\n")})
+        look.observe("m0", "m1")
 
     def test_the_host_of_a_chosen_master_is_as_it_must_be(self, look: Look) -> None:
         look.change("m1", unreachable={("m2", 19200): "refused"})
