@@ -112,8 +112,8 @@ def observe(
             problems += worker_preflight.workers(alluxio, chosen, tarballs, facts)
         registered, missing = asking.result()
         others = moved.found(alluxio, chosen, facts, registered) if registered else []
-        if registered and others:
-            problems += moved.clones(alluxio, etcd.fleet, others, facts, registered)
+        if registered:
+            problems += moved.twins(alluxio, etcd.fleet, chosen, others, facts, registered)
         problems += missing
     warnings = preflight.require(problems)
     assert tarballs is not None  # or else there is a problem
