@@ -160,7 +160,7 @@ def look(inventory: Inventory, etcd: Etcd, chosen: Sequence[Role]) -> Status:
         if len(probes) > MANY:
             session.rest()
         found = parse(result, session.machine.place)
-        etcd.fleet.stats.facts[session.machine.host] = found
+        etcd.fleet.stats.facts[session.machine] = found
         return found
 
     with ThreadPoolExecutor(1) as pool:

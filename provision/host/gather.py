@@ -47,7 +47,7 @@ def _gather(
         found = parse(result, session.machine.place, sent, time.time())
         if asked and not found.lacks:
             fleet.able.add(session.machine)
-        fleet.stats.facts[session.machine.host] = found
+        fleet.stats.facts[session.machine] = found
         return found
 
     results = fleet.map(observe, list(probes))

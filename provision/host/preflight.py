@@ -268,10 +268,12 @@ def _unique(facts: Mapping[Machine, HostFacts], key: str, what: str, remedy: str
     for machine, f in facts.items():
         value = f.values.get(key, "")
         if value and value in seen:
+            first = seen[value]
+            name = first.place if first.host == machine.host else first.host
             problems.append(
                 Problem(
                     machine.place,
-                    f"{seen[value].host} has the same {what}: {value}",
+                    f"{name} has the same {what}: {value}",
                     remedy,
                     id="host-not-unique",
                 )

@@ -24,6 +24,7 @@ from provision.text import number
 Secret = TypeVar("Secret", bound=model.Secret)
 T = TypeVar("T")
 DEFAULT_CONNECT_TIMEOUT = 10.0
+SSH_PORT = 22
 #: etcd's own default (bytes) when quota-backend-bytes is 0 or not set.
 DEFAULT_QUOTA = 2 << 30
 
@@ -49,6 +50,14 @@ class Machine:
 
     def __str__(self) -> str:
         return self.host
+
+    @property
+    def endpoint(self) -> str:
+        """The host, with its port when that is not SSH's own: several machines may be behind one
+        address."""
+        if self.port in (None, SSH_PORT):
+            return self.host
+        return f"{bracketed(self.host)}:{self.port}"
 
     @property
     def place(self) -> str:
@@ -450,15 +459,19 @@ def resolve(
             masters=tuple(
                 AlluxioMaster(
                     name=name,
-                    machine=machine(m.host, m.ssh, where["masters"][name]),
+                    machine=(own := machine(m.host, m.ssh, where["masters"][name])),
                     hostname=m.hostname or m.host,
                     rpc_port=_port(a.properties, "alluxio.master.rpc.port", 19998),
                     journal_port=_port(a.properties, "alluxio.master.embedded.journal.port", 19200),
                     # One host has one Java for its worker and its master.
                     java_home=next(
-                        (w.java_home for w in a.workers.values() if w.host == m.host), None
-                    )
-                    or a.java.home,
+                        (
+                            w.java_home
+                            for w in workers
+                            if w.machine.host == own.host and w.machine == own
+                        ),
+                        a.java.home,
+                    ),
                 )
                 for name, m in a.masters.items()
             ),
