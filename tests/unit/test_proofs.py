@@ -338,9 +338,7 @@ def test_the_one_place_where_plans_are_shown_and_applied_asks_them(
     run = Run("a-new-command", dry_run=dry_run, established=True)
     run._fleet = Fleet(1, Stats())
     run._etcd = subject(world).etcd
-    run._etcd.fleet.stats.facts.update(
-        dict.fromkeys([world.cluster.members[0].machine], hosts.facts())
-    )
+    run._etcd.fleet.stats.facts[world.cluster.members[0].machine] = hosts.facts()
     with pytest.raises(PreflightFailed) as caught:
         common.carry_out(run, plan(world, Effect.TRUST))
     assert caught.value.id == "ca-unknown"
