@@ -64,20 +64,27 @@ def _texts(problem: Problem) -> tuple[str, str]:
 
 
 def _names(where: str) -> tuple[str, ...]:
-    """``w1 (host1)``: both; ``host1 (inventory.yml:7:5)``: the host."""
-    name, _, rest = where.partition(" (")
-    return tuple(word for word in (name, rest.removesuffix(")")) if word)
+    """``w1 at host1 (inventory.yml:7:5)``: each of the three; ``host1 (inventory.yml:7:5)``:
+    both."""
+    name, _, line = where.partition(" (")
+    return tuple(word for word in (*name.split(" at "), line.removesuffix(")")) if word)
+
+
+def _short(places: Sequence[str]) -> list[str]:
+    """The names of roles and hosts without their lines. Where two have the same name, as machines
+    behind one address have, the lines tell them apart."""
+    names = [where.partition(" (")[0].partition(" at ")[0] for where in places]
+    return names if len(set(names)) == len(names) else list(places)
 
 
 def _folded(group: list[Problem], always: Callable[[Problem], bool]) -> list[Problem]:
     first = group[0]
-    names = list(dict.fromkeys(problem.where.partition(" (")[0] for problem in group))
+    if len(group) == 1 or first.id in APIECE:
+        return group
+    places = [problem.where for problem in group]
+    if any(map(_PLACE.search, places)) or (len(group) <= APART and not all(map(always, group))):
+        return group
+    names = _short(places)
     differ = any(_texts(problem) != _texts(first) for problem in group)
-    if len(names) == 1 and not differ:
-        return [first]
-    if first.id in APIECE:
-        return group
-    if any(map(_PLACE.search, names)) or (len(names) <= APART and not all(map(always, group))):
-        return group
     what = f"on {names[0]}: {first.what}" if differ else first.what
     return [replace(first, where=f"{counted(len(names), 'host')}: {named(names)}", what=what)]

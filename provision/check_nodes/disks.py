@@ -65,7 +65,7 @@ def of_workers(fleet: Fleet, alluxio: AlluxioCluster) -> list[Problem]:
     found = []
     for w in alluxio.workers:
         if w.machine in facts:
-            seen, where = facts[w.machine], f"{w.name} ({w.machine.host})"
+            seen, where = facts[w.machine], w.place
             found += desired.disk_problems(alluxio, seen, where)
             found += stores.problems(w, seen, desired.UNIT_PATH, alluxio.user, where)
     return found

@@ -159,8 +159,8 @@ def look(inventory: Inventory, etcd: Etcd, chosen: Sequence[Role]) -> Status:
         result = session.run(text, "status", timeout=30, prompt=True)
         if len(probes) > MANY:
             session.rest()
-        found = parse(result, session.machine.host)
-        etcd.fleet.stats.facts[session.machine.host] = found
+        found = parse(result, session.machine.place)
+        etcd.fleet.stats.facts[session.machine] = found
         return found
 
     with ThreadPoolExecutor(1) as pool:
@@ -206,7 +206,7 @@ def journal(fleet: Fleet, machine: Machine, lines: int) -> list[str]:
     if not result.ok:
         why = printable_lines(result.stderr, last=1) or [f"exit code {result.code}"]
         raise Unhealthy(
-            f"{machine.host}: the journal cannot be read: {why[0]}", id="host-output-unreadable"
+            f"{machine.place}: the journal cannot be read: {why[0]}", id="host-output-unreadable"
         )
     return printable_lines(result.stdout)
 

@@ -265,7 +265,7 @@ def _facts(run: Run) -> dict[str, Any]:
     from provision.host.facts import HostFacts
 
     found = stats.facts if stats else {}
-    return {host: _of_host(f) for host, f in found.items() if isinstance(f, HostFacts)}
+    return {m.endpoint: _of_host(f) for m, f in found.items() if isinstance(f, HostFacts)}
 
 
 def _of_host(facts: HostFacts) -> dict[str, Any]:
@@ -317,7 +317,7 @@ def _logs(run: Run, code: int) -> dict[str, list[str] | ProvisionError]:
     if code in _NO_LOGS or stats is None:
         return {}
     reached = {call.host for call in list(stats.calls)}
-    machines: list[Machine] = [m for m in run.inventory.machines if m.host in reached]
+    machines: list[Machine] = [m for m in run.inventory.machines if m.endpoint in reached]
     # After an error of this tool, the run's own connections are closed.
     own = code != _INTERNAL
     fleet = run.fleet if own else Fleet(run.inventory.parallel, None, run.passwords)
@@ -326,7 +326,7 @@ def _logs(run: Run, code: int) -> dict[str, list[str] | ProvisionError]:
         return status.journal(fleet, session.machine, LOG_LINES)
 
     try:
-        return {m.host: said for m, said in fleet.map(last, machines).items()}
+        return {m.endpoint: said for m, said in fleet.map(last, machines).items()}
     finally:
         if not own:
             fleet.close()

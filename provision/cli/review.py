@@ -166,4 +166,4 @@ def _diff(found: Iterable[str]) -> Iterator[Line]:
 
 
 def _names(hosts: Sequence[HostChanges], *, addresses: bool = False) -> str:
-    return ", ".join(f"{h.name} ({h.machine.host})" if addresses else h.name for h in hosts)
+    return ", ".join(h.machine.addressed(h.name) if addresses else h.name for h in hosts)

@@ -214,7 +214,7 @@ class Run:
         from provision.host import tool_version
         from provision.host.facts import HostFacts
 
-        seen = self._fleet.stats.facts
+        seen = {machine.endpoint: f for machine, f in self._fleet.stats.facts.items()}
         facts = {host: f for host, f in sorted(seen.items()) if isinstance(f, HostFacts)}
         found = tool_version.unknown(facts)
         if not self.changes:

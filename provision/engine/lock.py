@@ -71,10 +71,7 @@ def held(fleet: Fleet, machines: Sequence[Machine], command: str) -> Iterator[Ca
             raise ChangeFailed(
                 f"the run lock of {', '.join(m.host for m in lost)} was lost: the connection "
                 "broke; run the same command again to continue",
-                [
-                    Problem(f"{m.host} ({m.where})", "the run lock was lost", id="lock-lost")
-                    for m in lost
-                ],
+                [Problem(m.place, "the run lock was lost", id="lock-lost") for m in lost],
                 id="lock-lost",
             )
 
@@ -123,7 +120,7 @@ while [ -n "$(timeout {EXPIRY} head -c 1 | tr '\\n' x)" ]; do :; done
 : >{STATE_DIR}/run.lock; note"""
     looking = time.monotonic() - since
     handle = session.hold(command, "lock")
-    host = session.machine.host
+    host, place = session.machine.host, session.machine.place
     said, _, used = handle.greeting.partition(" ")
     if said == "held":
         try:
@@ -132,7 +129,7 @@ while [ -n "$(timeout {EXPIRY} head -c 1 | tr '\\n' x)" ]; do :; done
             handle.close(RELEASE)
             what = f"the last use of the run lock is unknown: {printable(used, 200)}"
             remedy = f"if no other run is at work: remove {STATE_DIR}/run.lock and {LAST_USE}"
-            raise _no_lock(host, what, remedy) from error
+            raise _no_lock(place, what, remedy) from error
         if ago is None or ago > looking:
             return handle
         handle.close(RELEASE)
@@ -142,7 +139,7 @@ while [ -n "$(timeout {EXPIRY} head -c 1 | tr '\\n' x)" ]; do :; done
         )
         raise Locked(
             f"{host} may have changed since the plan was made",
-            [Problem(host, what, "run again", id="changed-meanwhile")],
+            [Problem(place, what, "run again", id="changed-meanwhile")],
             id="changed-meanwhile",
         )
     handle.close(RELEASE)
@@ -150,16 +147,16 @@ while [ -n "$(timeout {EXPIRY} head -c 1 | tr '\\n' x)" ]; do :; done
         said = f": {printable(handle.greeting, 200)}" if handle.greeting else ""
         what = f"the run lock cannot be taken{said}"
         remedy = f"check that the host has flock, and that root can write {STATE_DIR}"
-        raise _no_lock(host, what, remedy)
+        raise _no_lock(place, what, remedy)
     who = printable(handle.greeting.removeprefix("taken ").strip(), 300)
     who = who or "a run that began just now"
-    problem = Problem(host, f"locked by {who}", "wait until it ends, then run again", id="locked")
+    problem = Problem(place, f"locked by {who}", "wait until it ends, then run again", id="locked")
     raise Locked(f"another run holds the lock of {host}: {who}", [problem], id="locked")
 
 
-def _no_lock(host: str, what: str, remedy: str) -> PreflightFailed:
-    problem = Problem(host, what, remedy, id="lock-unavailable")
-    return PreflightFailed(f"{host}: no lock", [problem], id="lock-unavailable")
+def _no_lock(place: str, what: str, remedy: str) -> PreflightFailed:
+    problem = Problem(place, what, remedy, id="lock-unavailable")
+    return PreflightFailed(f"{place}: no lock", [problem], id="lock-unavailable")
 
 
 def _ago(used: str) -> float | None:

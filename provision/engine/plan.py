@@ -88,6 +88,11 @@ class HostChanges:
     machine: Machine
     changes: tuple[Change, ...]
 
+    @property
+    def place(self) -> str:
+        """``NAME at HOST (LINE)``: where a problem of the role is."""
+        return self.machine.place_of(self.name)
+
 
 @dataclass(frozen=True, slots=True)
 class Gate:
@@ -348,7 +353,7 @@ def _run(step: Step, fleet: Fleet, watcher: Watcher, where: str, by: audit.Autho
 
 
 def _apply_host(session: Session, host: HostChanges, watcher: Watcher, audited: str) -> None:
-    where = f"{host.name} ({host.machine.host})"
+    where = host.place
     for change in host.changes:
         tree = change.upload
         if tree is None:

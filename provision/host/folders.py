@@ -56,7 +56,7 @@ def of_others(
         return []
     seen, problems = gather.gather_facts(fleet, asked)
     for machine, told in seen.items():
-        where = f"{machine.host} ({machine.where})"
+        where = machine.place
         for folder in found[machine]:
             there = facts[machine].paths[folder.path]
             here = there.owner

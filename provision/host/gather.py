@@ -28,7 +28,7 @@ def gather_facts(
     seen, problems = _gather(fleet, probes)
     if fleet.changes:
         tool_version.require_not_newer(seen)
-        tools.require({machine.host: f.lacks for machine, f in seen.items()})
+        tools.require({machine.place: f.lacks for machine, f in seen.items()})
     return seen, problems
 
 
@@ -48,10 +48,10 @@ def _gather(
         result = session.run(text, "facts", timeout=FACTS_TIMEOUT, prompt=True)
         if len(probes) > MANY:
             session.rest()
-        found = parse(result, session.machine.host, sent, time.time(), shared)
+        found = parse(result, session.machine.place, sent, time.time(), shared)
         if asked and not found.lacks:
             fleet.able.add(session.machine)
-        fleet.stats.facts[session.machine.host] = found
+        fleet.stats.facts[session.machine] = found
         return found
 
     results = fleet.map(observe, list(probes))
@@ -68,7 +68,7 @@ def require_facts(fleet: Fleet, probes: Mapping[Machine, Probe]) -> dict[Machine
     seen, problems = _gather(fleet, probes)
     if fleet.changes:
         tool_version.require_not_newer(seen, problems)
-        tools.require({machine.host: f.lacks for machine, f in seen.items()}, problems)
+        tools.require({machine.place: f.lacks for machine, f in seen.items()}, problems)
     if problems:
         raise PreflightFailed(
             f"{len(problems)} of {counted(len(probes), 'host')} cannot be worked on",

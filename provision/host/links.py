@@ -43,7 +43,7 @@ def problems(
         return []
     seen, found = gather.gather_facts(fleet, asked)
     for machine, told in seen.items():
-        where = f"{machine.host} ({machine.where})"
+        where = machine.place
         for label, said in told.commands.items():
             path = label.removeprefix(_LABEL)
             found += judge(path, said, where, hides_home=_hides_home(probes[machine]))

@@ -62,7 +62,7 @@ def hosts(
     """The problems of the hosts themselves, for any role."""
     problems: list[Problem] = []
     for machine, f in facts.items():
-        where = f"{machine.host} ({machine.where})"
+        where = machine.place
         if f.values.get("uid") != "0":
             problems.append(
                 Problem(where, "no root", "log in as root, or as a user of sudo", id="root-needed")
@@ -112,7 +112,7 @@ def paths(facts: Mapping[Machine, HostFacts], probes: Mapping[Machine, Probe]) -
     """Paths of other kinds in the place of a directory, a file or a link that must be made."""
     problems: list[Problem] = []
     for machine, f in facts.items():
-        where = f"{machine.host} ({machine.where})"
+        where = machine.place
         for resource in probes[machine].resources:
             place = resource.place()
             found = f.paths.get(place.path) if place else None
@@ -166,7 +166,7 @@ def architectures(
     built_for = {t.path.name: a for t in tarballs if t and (a := _architecture(t.path.name))}
     return [
         Problem(
-            f"{machine.host} ({machine.where})",
+            machine.place,
             f"{name} is for {arch}, this CPU is {f.values.get('arch')}",
             "give the release for this CPU; hosts with different CPUs need one inventory for "
             "each CPU",
@@ -268,10 +268,12 @@ def _unique(facts: Mapping[Machine, HostFacts], key: str, what: str, remedy: str
     for machine, f in facts.items():
         value = f.values.get(key, "")
         if value and value in seen:
+            first = seen[value]
+            name = first.place if first.host == machine.host else first.host
             problems.append(
                 Problem(
-                    f"{machine.host} ({machine.where})",
-                    f"{seen[value].host} has the same {what}: {value}",
+                    machine.place,
+                    f"{name} has the same {what}: {value}",
                     remedy,
                     id="host-not-unique",
                 )
@@ -287,7 +289,7 @@ def _clocks(facts: Mapping[Machine, HostFacts]) -> list[Problem]:
     middle = sorted(offsets.values())[len(offsets) // 2]
     problems = [
         Problem(
-            f"{machine.host} ({machine.where})",
+            machine.place,
             f"clock differs from the other hosts' clocks by {offset - middle:+.1f} s",
             "set up time synchronisation (chrony, systemd-timesyncd)",
             id="clock-skew",

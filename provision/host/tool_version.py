@@ -85,7 +85,7 @@ def forget(units: Iterable[str]) -> str:
 def require_not_newer(facts: Mapping[Machine, HostFacts], beside: Sequence[Problem] = ()) -> None:
     """Raises :class:`PreflightFailed` when a newer version of this tool last changed a host of
     ``facts``. ``beside``: other problems that keep the command from its work."""
-    problems = newer({machine.host: f for machine, f in facts.items()})
+    problems = newer({machine.endpoint: f for machine, f in facts.items()})
     if problems:
         raise PreflightFailed(
             f"this version of the tool, {__version__}, is older than the version that last changed "

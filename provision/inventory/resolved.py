@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 Secret = TypeVar("Secret", bound=model.Secret)
 T = TypeVar("T")
 DEFAULT_CONNECT_TIMEOUT = 10.0
+SSH_PORT = 22
 #: etcd's own default (bytes) when quota-backend-bytes is 0 or not set.
 DEFAULT_QUOTA = 2 << 30
 
@@ -51,6 +52,27 @@ class Machine:
 
     def __str__(self) -> str:
         return self.host
+
+    @property
+    def endpoint(self) -> str:
+        """The host, with its port when that is not SSH's own: several machines may be behind one
+        address."""
+        if self.port in (None, SSH_PORT):
+            return self.host
+        return f"{bracketed(self.host)}:{self.port}"
+
+    @property
+    def place(self) -> str:
+        """``HOST (LINE)``: where a problem of the machine is."""
+        return f"{self.host} ({self.where})" if self.where else self.host
+
+    def place_of(self, name: str) -> str:
+        """``NAME at HOST (LINE)``: where a problem of the role ``name`` is."""
+        return f"{name} at {self.place}"
+
+    def addressed(self, name: str) -> str:
+        """``NAME (HOST)``: the role ``name`` in a list that shows hosts, too."""
+        return f"{name} ({self.host})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +101,11 @@ class EtcdMember:
     #: Where the running member serves clients, when it does not serve the declared URL yet; it is
     #: not in the inventory.
     serves_at: ClientPort | None = None
+
+    @property
+    def place(self) -> str:
+        """``NAME at HOST (LINE)``: where a problem of the member is."""
+        return self.machine.place_of(self.name)
 
     @property
     def served(self) -> ClientPort:
@@ -204,6 +231,11 @@ class AlluxioWorker(NamedTuple):
     secret_properties: Mapping[str, model.Secret]
     env: Mapping[str, str]
 
+    @property
+    def place(self) -> str:
+        """``NAME at HOST (LINE)``: where a problem of the worker is."""
+        return self.machine.place_of(self.name)
+
 
 @dataclass(frozen=True, slots=True)
 class AlluxioMaster:
@@ -215,6 +247,11 @@ class AlluxioMaster:
     rpc_port: int
     journal_port: int
     java_home: str | None
+
+    @property
+    def place(self) -> str:
+        """``NAME at HOST (LINE)``: where a problem of the master is."""
+        return self.machine.place_of(self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -424,15 +461,19 @@ def resolve(
             masters=tuple(
                 AlluxioMaster(
                     name=name,
-                    machine=machine(m.host, m.ssh, where["masters"][name]),
+                    machine=(own := machine(m.host, m.ssh, where["masters"][name])),
                     hostname=m.hostname or m.host,
                     rpc_port=_port(a.properties, "alluxio.master.rpc.port", 19998),
                     journal_port=_port(a.properties, "alluxio.master.embedded.journal.port", 19200),
                     # One host has one Java for its worker and its master.
                     java_home=next(
-                        (w.java_home for w in a.workers.values() if w.host == m.host), None
-                    )
-                    or a.java.home,
+                        (
+                            w.java_home
+                            for w in workers
+                            if w.machine.host == own.host and w.machine == own
+                        ),
+                        a.java.home,
+                    ),
                 )
                 for name, m in a.masters.items()
             ),

@@ -99,7 +99,7 @@ def plan(
     """
     fleet = etcd.fleet
     facts = gather.require_facts(fleet, {machine: _units_probe()})[machine]
-    where = f"{name} at {machine.host} ({machine.where})"
+    where = machine.place_of(name)
     found = [i for role in UNITS if (i := installed(role, facts, where)) is not None]
     stay = [i for i in found if i.cluster == inventory.cluster and _declared(inventory, i, machine)]
     gone = [i for i in found if i not in stay]
@@ -239,12 +239,12 @@ def _declared(inventory: Inventory, found: Installed, machine: Machine) -> bool:
     cluster = inventory.alluxio
     if found.role == "etcd member":
         roles = () if inventory.etcd.external else inventory.etcd.members
-        return any(m.machine.host == machine.host for m in roles)
+        return any(m.machine == machine for m in roles)
     if cluster is None:
         return False
     if found.role == "worker":
-        return any(w.machine.host == machine.host for w in cluster.workers)
-    return any(m.machine.host == machine.host for m in cluster.masters)
+        return any(w.machine == machine for w in cluster.workers)
+    return any(m.machine == machine for m in cluster.masters)
 
 
 def _units_probe() -> Probe:

@@ -63,7 +63,7 @@ def _tool_version(plan: Plan, subject: Subject) -> Plan:
     """A host that this run has not looked at yet is looked at now: the look refuses a newer
     version."""
     fleet = subject.etcd.fleet
-    unseen = [m for m in plan.machines if m.host not in fleet.stats.facts]
+    unseen = [m for m in plan.machines if m not in fleet.stats.facts]
     if unseen:
         gather.require_facts(fleet, {m: Probe() for m in unseen})
     return plan

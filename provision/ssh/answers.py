@@ -85,7 +85,7 @@ def _require_listener(session: Session, address: str, port: int, timeout: float)
     """Raises :class:`Unreachable` unless the host's bash can connect, :class:`Unasked` without
     bash. The relay itself could hang for minutes where a firewall drops packets."""
     at = f"{bracketed(address)}:{port}"
-    where = f"{session.machine.host} ({session.machine.where})"
+    where = session.machine.place
     if not _HOST.fullmatch(address):  # it may come from etcd
         raise Unreachable(f"{where}: {printable(at, 300)} is no address", id="host-unreachable")
     script = (

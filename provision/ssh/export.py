@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,6 +26,7 @@ def ssh_config(inventory: Inventory, config: UserConfig) -> str:
         roles += [(worker.name, worker.machine) for worker in inventory.alluxio.workers]
     for name, machine in roles:
         names.setdefault(machine, []).append(name)
+    hosts = Counter(machine.host for machine in names)
     jumps: dict[tuple[Hop, ...], str] = {}
     blocks: list[str] = []
 
@@ -43,7 +45,8 @@ def ssh_config(inventory: Inventory, config: UserConfig) -> str:
     for (machine, own), hops in zip(names.items(), routes, strict=True):
         *before, hop = hops
         via = _jump_name(tuple(before), jumps) if before else None
-        blocks.append(_block(list(dict.fromkeys([*own, machine.host])), hop, via))
+        host = [machine.host] if hosts[machine.host] == 1 else []  # else ssh took the first of them
+        blocks.append(_block(list(dict.fromkeys([*own, *host])), hop, via))
     for hops, name in jumps.items():
         *before, hop = hops
         blocks.append(_block([name], hop, jumps[tuple(before)] if before else None))

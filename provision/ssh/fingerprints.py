@@ -67,7 +67,7 @@ class Fingerprints:
         hop = server.hop
         known = self._keys.of(hop.address, hop.port, hop.host_key_alias)
         theirs = {key.fingerprint for key in known.keys if key.blob not in known.revoked}
-        for name in {n.lower() for n in (*names, hop.address, server.entry)}:
+        for name in {n.lower() for n in (*names, server.entry)}:
             theirs |= self._by_name.get(name, set())
             theirs |= {f for pattern, f in self._hashed if is_hash_of(pattern, name)}
         if fingerprint in theirs:

@@ -6,6 +6,7 @@ host's key is accepted.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -175,7 +176,7 @@ def servers(
             return route(machine)
         except Exception as error:
             what, remedy, id = reason(error)
-            return Problem(f"{machine.host} ({machine.where})", what, remedy, id=id)
+            return Problem(machine.place, what, remedy, id=id)
         finally:
             shown.add()
 
@@ -198,14 +199,21 @@ def servers(
         elif (jump := by_place.get(_place(hops))) is not None:
             jump += names
         else:
-            where = f"{machine.host} ({machine.where})"
+            where = machine.place
             hosts.setdefault(_place(hops), (hops, [], where))[1].extend(names)
+    called = Counter(hops[-1].name for hops in jumps)
     found = [
-        Server(_unique(names or [hops[-1].name]), hops, f"jump host {hops[-1].name}", True)
+        Server(_unique(names or [hops[-1].name]), hops, _jump_place(hops[-1], called), True)
         for hops, names in jumps.items()
     ]
     found += [Server(_unique(n), hops, where, False) for hops, n, where in hosts.values()]
     return found, problems
+
+
+def _jump_place(hop: Hop, called: Mapping[str, int]) -> str:
+    """Where a problem of a jump host is; two may be behind one address."""
+    port = f":{hop.port}" if called[hop.name] > 1 else ""
+    return f"jump host {hop.name}{port}"
 
 
 def _unique(names: Sequence[str]) -> tuple[str, ...]:

@@ -142,8 +142,8 @@ class Stats:
     on_call: Callable[[RoundTrip], None] | None = None
     #: The round trips that did not end: host, what, why.
     broken: list[tuple[str, str, str]] = field(default_factory=list)
-    #: The last facts of each host (:class:`provision.host.facts.HostFacts`), by its name.
-    facts: dict[str, object] = field(default_factory=dict)
+    #: The last facts of each host (:class:`provision.host.facts.HostFacts`).
+    facts: dict[Machine, object] = field(default_factory=dict)
 
     def add(self, call: RoundTrip) -> None:
         self.calls.append(call)
@@ -200,7 +200,7 @@ class Session:
     def open(self) -> None:
         """Connect now. Raises :class:`Unreachable`."""
         try:
-            with progress.calling(self.machine.host, "connect", self._patience):
+            with progress.calling(self.machine.endpoint, "connect", self._patience):
                 self._transport()
         except (OSError, EOFError, _ssh_error()) as error:
             raise self._unreachable(error) from error
@@ -213,7 +213,7 @@ class Session:
         A ``prompt`` script prints something at once: a host without this output hangs.
         """
         first = self._patience if prompt else timeout
-        with progress.calling(self.machine.host, what, timeout):
+        with progress.calling(self.machine.endpoint, what, timeout):
             return self._exec("sh -s", whole(script).encode(), what, timeout, first=first)
 
     def feed(
@@ -230,7 +230,7 @@ class Session:
         ``timeout`` limits the silence, not the whole time: a large upload may take long. The
         command is visible in the host's process list and must have no secret in it.
         """
-        with progress.calling(self.machine.host, what, None, of=_size(body)) as shown:
+        with progress.calling(self.machine.endpoint, what, None, of=_size(body)) as shown:
 
             def sent(count: int) -> None:
                 shown.add(count)
@@ -255,7 +255,7 @@ class Session:
         the whole output; ``length``: how many bytes are expected. The command is visible in the
         host's process list and must have no secret in it.
         """
-        with progress.calling(self.machine.host, what, None, of=length) as shown:
+        with progress.calling(self.machine.endpoint, what, None, of=length) as shown:
             return self._exec(
                 *(f"sh -c {shlex.quote(command)}", b"", what, timeout, shown.add),
                 sink=into,
@@ -307,7 +307,7 @@ class Session:
         received += len(out) + len(err)
         noise = printable(answer.before, 300)
         self._stats.add(
-            RoundTrip(self.machine.host, what, seconds, flow.count, received, code, noise)
+            RoundTrip(self.machine.endpoint, what, seconds, flow.count, received, code, noise)
         )
         if not answer.begun:
             self._refuse(answer, err, marks, what, password=bool(password))
@@ -324,7 +324,7 @@ class Session:
         marks = Marks()
         answer = Answer(marks, end=False)
         try:
-            with progress.calling(self.machine.host, what, timeout):
+            with progress.calling(self.machine.endpoint, what, timeout):
                 self._last()
                 channel = self._channel(timeout)
                 if password := self._begin(channel, f"sh -c {shlex.quote(script)}", marks):
@@ -345,7 +345,7 @@ class Session:
         seconds = time.monotonic() - started
         noise = printable(answer.before, 300)
         self._stats.add(
-            RoundTrip(self.machine.host, what, seconds, len(script), len(greeting), noise=noise)
+            RoundTrip(self.machine.endpoint, what, seconds, len(script), len(greeting), noise=noise)
         )
         if not answer.begun:
             self._refuse(answer, err, marks, what, password=bool(password))
@@ -358,12 +358,12 @@ class Session:
         """
         try:
             self._last()
-            with progress.calling(self.machine.host, "connect", self._patience):
+            with progress.calling(self.machine.endpoint, "connect", self._patience):
                 transport = self._transport()
         except (OSError, EOFError, _ssh_error()) as error:
             raise self._unreachable(error) from error
         try:
-            with progress.calling(self.machine.host, f"connect to port {port}", timeout):
+            with progress.calling(self.machine.endpoint, f"connect to port {port}", timeout):
                 return transport.open_channel(
                     "direct-tcpip", (address, port), ("127.0.0.1", 0), timeout=timeout
                 )
@@ -438,7 +438,7 @@ class Session:
         self, answer: Answer, stderr: bytes, marks: Marks, what: str, *, password: bool
     ) -> NoReturn:
         """Raise :class:`Unreachable`: the login shell, or sudo, did not run the command."""
-        where = f"{self.machine.host} ({self.machine.where})"
+        where = self.machine.place
         problem = refusal(answer, stderr, marks, where, password=password)
         error = Unreachable(
             f"{where}: {problem.what}",
@@ -511,8 +511,8 @@ class Session:
 
         reason, remedy, id = explained(error)
         reason, remedy = printable(reason, LINE_LIMIT), printable(remedy, LINE_LIMIT)
-        self._stats.broken.append((self.machine.host, what, reason))
-        where = f"{self.machine.host} ({self.machine.where})"
+        self._stats.broken.append((self.machine.endpoint, what, reason))
+        where = self.machine.place
         return Unreachable(
             f"{where}: {reason}",
             [Problem(where, f"{what}: {reason}", remedy, id=id)],
@@ -640,11 +640,11 @@ class Fleet:
             return results
 
         def part(session: Session) -> T:
-            with progress.part_of(shown, session.machine.host):
+            with progress.part_of(shown, session.machine.endpoint):
                 return work(session)
 
         with (
-            progress.waiting("", names=[m.host for m in machines]) as shown,
+            progress.waiting("", names=[m.endpoint for m in machines]) as shown,
             ThreadPoolExecutor(min(at_once or self.parallel, len(machines)), "ssh") as pool,
         ):
             pending = {pool.submit(part, self.session(m)): m for m in machines}
@@ -680,7 +680,7 @@ def failures(results: Mapping[Machine, object]) -> list[Problem]:
         problem
         for machine, result in results.items()
         if isinstance(result, ProvisionError)
-        for problem in (result.problems or (Problem(machine.host, result.message, id=result.id),))
+        for problem in (result.problems or (Problem(machine.place, result.message, id=result.id),))
     ]
 
 

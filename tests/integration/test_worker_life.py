@@ -161,12 +161,13 @@ def test_a_clone_is_refused_and_the_refusal_explained(lab: Lab, identities: list
         other.run("systemctl start alluxio-worker")
         journal = f"journalctl -u {UNIT} -n 100 -o cat"
         wait_until(lambda: f"worker identity:{mine}" in other.run(journal), "refused", 60)
-        stopped = lab.inventory({"alluxio": {"start_timeout": 2}})
-        refused = lab.invoke("restart-workers", stopped, "--limit", "worker1")
-        refused.expect(
-            4, f"its id {mine} is registered as {one.address}:29999", "is a clone of its host"
-        )
-        lab.invoke("logs", None, "worker1").expect(0, f"invoke forget-worker {mine}")
+        for task in ("start-workers", "restart-workers", "upgrade-workers"):
+            refused = lab.invoke(task, None, "--limit", "worker1")
+            said = f"its worker identity is registered in etcd as {one.address}:29999"
+            refused.expect(3, f"worker1 at {other.address}", f"{said}, the address of worker0")
+            assert "worker-registered-elsewhere" in refused.stderr
+        said = f"its id {mine} is registered as {one.address}:29999"
+        lab.invoke("logs", None, "worker1").expect(0, said, f"invoke forget-worker {mine}")
         lab.invoke("forget-worker", None, mine).expect(3, f"is LIVE at {one.address}:29999")
     finally:
         other.run(f"mv {IDENTITY}.kept {IDENTITY}")

@@ -114,7 +114,7 @@ def everywhere(run: Run) -> None:
     stats = Stats([RoundTrip("a", loud, 0.25, 10, 20, 7), RoundTrip("d", "facts", 0.5, 1, 2, 0)])
     stats.broken.append(("b", loud, loud))
     state = text(f"secret file {loud}")
-    stats.facts["a"] = dataclasses.replace(
+    stats.facts[Machine("a")] = dataclasses.replace(
         facts(), paths={f"/etc/{SECRETS['root']}": state}, commands={"java": loud}
     )
     run._fleet = Fleet(2, stats)

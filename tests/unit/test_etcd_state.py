@@ -142,10 +142,6 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
     return World(monkeypatch)
 
 
-def where(m: EtcdMember) -> str:
-    return f"{m.name} at {m.machine.host} ({m.machine.where})"
-
-
 class TestHosts:
     def test_all_are_asked_for_what_a_member_needs(self, world: World) -> None:
         found = world.observe()
@@ -176,18 +172,18 @@ class TestHosts:
         assert set(world.refused_with()) == {
             ("etcd.source", "tarball-unavailable"),
             ("infra3", "host-unreachable"),
-            (f"10.0.0.1 ({ONE.machine.where})", "root-needed"),
-            (f"10.0.0.2 ({TWO.machine.where})", "path-in-the-way"),
-            (where(TWO), "address-not-on-host"),
+            (ONE.machine.place, "root-needed"),
+            (TWO.machine.place, "path-in-the-way"),
+            (TWO.place, "address-not-on-host"),
         }
 
     def test_a_member_without_a_way_to_it_is_said_first(self, world: World) -> None:
         world.closed = {"infra2", "infra3"}
         assert world.refused_with() == [
-            (where(TWO), "host-unreachable"),
-            (where(THREE), "host-unreachable"),
+            (TWO.place, "host-unreachable"),
+            (THREE.place, "host-unreachable"),
         ]
-        assert world.refused_with("infra3")[0] == (where(TWO), "host-unreachable")
+        assert world.refused_with("infra3")[0] == (TWO.place, "host-unreachable")
         world.closed = {"infra3"}
         [warning] = world.observe(["infra3"]).warnings
         assert warning.severity == "warning"
@@ -206,7 +202,7 @@ class TestHosts:
     ) -> None:
         assert set(world.observe(["infra3"]).facts) == {m.machine for m in CLUSTER.members}
         world.change(THREE, addresses=frozenset({"10.9.9.9"}))
-        assert world.refused_with("infra3") == [(where(THREE), "address-not-on-host")]
+        assert world.refused_with("infra3") == [(THREE.place, "address-not-on-host")]
 
     def test_of_a_host_that_does_not_answer_nothing_is_compared(self, world: World) -> None:
         world.away = {"infra3"}
@@ -236,7 +232,7 @@ class TestHosts:
             world.change(m, disks=small)
         world.change(TWO, paths={UNPACKED: hosts.text("0" * 64)})
         assert [w for w, id in world.refused_with() if id == "disk-full"] == [
-            f"10.0.0.{n} ({m.machine.where})" for n, m in ((1, ONE), (3, THREE))
+            m.machine.place for m in (ONE, THREE)
         ]
 
     @pytest.mark.parametrize(
@@ -443,7 +439,7 @@ class TestUnits:
     @pytest.mark.parametrize("active", ["active", "activating"])
     def test_an_etcd_of_somebody_else_is_in_the_way(self, world: World, active: str) -> None:
         world.change(TWO, units={layout.UNIT: UnitState("loaded", active, "running", "enabled")})
-        assert world.refused_with() == [(where(TWO), "foreign-installation")]
+        assert world.refused_with() == [(TWO.place, "foreign-installation")]
 
 
 def test_no_certificate_is_made(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

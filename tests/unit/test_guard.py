@@ -360,7 +360,7 @@ def test_data_in_another_folder_are_not_passed_over(monkeypatch: pytest.MonkeyPa
     assert refused.value.id == "member-data-lost"
     # A member that has its data where it is declared is no problem.
     (problem,) = refused.value.problems
-    assert problem.where == f"infra3 ({cluster.members[2].machine.where})"
+    assert problem.where == cluster.members[2].place
     assert problem.id == "member-data-lost"
     assert "the data_dir /old" in problem.what
     assert "set data_dir back to /old" in problem.remedy

@@ -44,7 +44,7 @@ def test_another_run_is_named_and_nothing_is_left_locked(fleet: LocalFleet, tmp_
     ):
         raise AssertionError("got the lock of the other run")
     (problem,) = caught.value.problems
-    assert problem.where == "b"
+    assert problem.where == "b (inventory.yml:4)"
     assert "destroy, since" in problem.what
     with lock.held(LocalFleet(tmp_path), [A, B], "deploy-etcd"):
         pass
@@ -60,7 +60,7 @@ def test_a_run_that_ended_since_the_plan_was_made_is_noticed(
     with pytest.raises(Locked) as caught, lock.held(fleet, [A, B], "deploy-etcd"):
         raise AssertionError("went on with a plan from before")
     (problem,) = caught.value.problems
-    assert problem.where == "b"
+    assert problem.where == "b (inventory.yml:4)"
     assert "another run ended on this host" in problem.what
     # Who looks anew may go on, and a run's own lock is no other's.
     later = LocalFleet(tmp_path)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from provision.alluxio.worker import journal
+from provision.alluxio.worker import desired, journal
 from provision.alluxio.worker.desired import MASTER_UNIT, MASTER_UNIT_PATH, Artifacts
 from provision.alluxio.worker.journal import Journal
 from provision.engine.plan import Gate
@@ -16,6 +16,7 @@ from provision.errors import PreflightFailed, Problem, Unhealthy
 from provision.host import fitness, gather, safely
 from provision.host.facts import HostFacts, Probe, UnitState
 from provision.host.ownership import KEY
+from provision.host.resources import MARKER
 from provision.inventory.resolved import AlluxioCluster, AlluxioMaster, Machine
 from provision.plans.alluxio import masters, start_workers
 from provision.ssh.session import Fleet
@@ -123,7 +124,7 @@ class TestHealthy:
             world.require()
         assert refused.value.id == "master-not-answering"
         assert [(p.where, p.what) for p in refused.value.problems] == [
-            (f"{n} ({n})", f"does not answer; its last log lines:\n    log of {n}")
+            (f"{n} at {n}", f"does not answer; its last log lines:\n    log of {n}")
             for n in ("m1", "m2")
         ]
         assert ("journal", "m0") not in world.asked
@@ -141,7 +142,7 @@ class TestHealthy:
         with pytest.raises(Unhealthy, match="1 of 3") as refused:
             world.require()
         (problem,) = refused.value.problems
-        assert problem.where == "m2 (m2)"
+        assert problem.where == "m2 at m2"
         assert problem.what.startswith("has not joined the others' journal")
 
     def test_without_a_journal_there_is_no_group(self, world: World) -> None:
@@ -344,7 +345,7 @@ class TestObserve:
     def test_a_chosen_host_that_is_away_ends_it_another_does_not(self, look: Look) -> None:
         look.away = {"m2"}
         look.observe("m0", "m1")
-        assert look.refused("m0", "m2") == [("m2 (m2)", "host-unreachable")]
+        assert look.refused("m0", "m2") == [("m2", "host-unreachable")]
 
     def test_every_problem_is_named_at_once(self, look: Look, monkeypatch: Any) -> None:
         missing = Problem("alluxio.source", "no file", id="tarball-unavailable")
@@ -352,7 +353,7 @@ class TestObserve:
         look.change("m0", values={**hosts.facts(1).values, "uid": "7"})
         assert look.refused("m0") == [
             ("alluxio.source", "tarball-unavailable"),
-            ("m0 ()", "root-needed"),
+            ("m0", "root-needed"),
         ]
 
     def test_a_journal_that_could_be_outvoted_is_refused(self, look: Look) -> None:
@@ -366,6 +367,16 @@ class TestObserve:
     def test_a_journal_that_nobody_could_look_at_is_no_missing_one(self, look: Look) -> None:
         look.journals, look.away = {"m1": "in"}, {"m2"}
         assert [id for _, id in look.refused("m0")] == ["journal-outvoted"]
+
+    def test_a_disk_without_room_for_the_release_ends_it(self, look: Look) -> None:
+        full = {p: hosts.disk(p, 1 << 20) for p in hosts.FOLDERS}
+        look.change("m1", disks=full)
+        assert look.refused("m0", "m1") == [("m1", "disk-full")]
+        look.observe("m0", "m2")
+        # A release that is there needs none.
+        marker = f"{desired.home(look.world.alluxio)}/{MARKER}"
+        look.change("m1", paths={marker: hosts.text(f"{TARBALL.sha256}\n")})
+        look.observe("m0", "m1")
 
     def test_the_host_of_a_chosen_master_is_as_it_must_be(self, look: Look) -> None:
         look.change("m1", unreachable={("m2", 19200): "refused"})
@@ -412,7 +423,7 @@ class Look:
             if m.host not in self.away
         }
         away = [
-            Problem(f"{m.host} ({m.host})", "no route", id="host-unreachable")
+            Problem(m.place, "no route", id="host-unreachable")
             for m in probes
             if m.host in self.away
         ]

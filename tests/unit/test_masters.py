@@ -151,7 +151,7 @@ def test_a_worker_beside_is_left_a_pending_restart_and_named() -> None:
     more = replace(alluxio, master_heap="8g")
     found = plan(more, running(alluxio))
     (note,) = found.notes
-    assert (note.where, note.remedy) == ("w1 (w1)", "then run invoke start-workers")
+    assert (note.where, note.remedy) == ("w1 at w1", "then run invoke start-workers")
     beside = next(h for s in found.steps for h in s.hosts if h.name == "m1")
     assert {u for c in beside.changes for u in c.restarts} == {UNIT, MASTER_UNIT}
     assert not any(f"restart {UNIT}" in c.what for c in beside.changes)
@@ -168,7 +168,7 @@ def test_a_master_beside_is_left_a_pending_restart_and_named() -> None:
         handle = Etcd(inventory.etcd, fleet)
         found = start_workers.plan(inventory, more, handle, observed, more.workers[:1])
     assert [(n.where, n.remedy) for n in found.notes] == [
-        ("m1 (w1)", "then run invoke start-masters")
+        ("m1 at w1", "then run invoke start-masters")
     ]
     todo = changes(desired.resources(alluxio, worker, ARTIFACTS, seen["m1"]), seen["m1"])
     assert todo == ()

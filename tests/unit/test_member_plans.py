@@ -434,7 +434,7 @@ def test_a_host_that_is_away_is_not_cleaned_and_it_is_said(done: plan_text.Done)
     assert (note.id, note.severity, note.where) == (
         "host-not-cleaned",
         "warning",
-        "gone (10.0.0.9)",
+        "gone at 10.0.0.9 (not in the inventory; address from etcd's list of members)",
     )
     assert "no route" in note.what
     assert "systemctl disable --now etcd.service" in note.remedy
@@ -707,7 +707,7 @@ def test_an_odd_member_is_replaced_by_the_cluster_that_serves(done: plan_text.Do
             of.plan(replace(of.cluster, established=established))
         (problem,) = refused.value.problems
         assert problem.remedy.startswith(f"invoke replace-member infra3{option}: ")
-        assert problem.where.startswith("infra3 (")
+        assert problem.where == "infra3 at 10.0.0.3"
 
 
 def test_changes_of_the_inventory_that_may_be_mistakes_are_refused(done: plan_text.Done) -> None:

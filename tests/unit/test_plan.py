@@ -201,10 +201,10 @@ def test_a_failure_says_where_what_and_why(fleet: LocalFleet) -> None:
     assert error.exit_code == 4
     assert error.message.startswith("stopped in step 1 of 2 (one): 1 of 2 hosts failed")
     assert error.message.endswith("begun; solve the problem, then run the same command again")
-    assert sorted(seen.events[1:]) == ["infra-a infra-a (a): do 1 failed", "infra-b ok"]
+    assert sorted(seen.events[1:]) == ["infra-a infra-a at a: do 1 failed", "infra-b ok"]
     problem, later = error.problems
     assert str(later) == "not begun: two"
-    assert problem.where == "infra-a (a)"
+    assert problem.where == "infra-a at a"
     assert problem.what == "do 1 failed: no \ufffd[31mroom\n    No space left on device"
     assert problem.remedy == "free space there, then run again"
     assert not (fleet.session(A).root / "c").exists()
@@ -337,7 +337,9 @@ def test_an_upload_that_fails(fleet: LocalFleet, tmp_path: Path) -> None:
     todo = Change("note", "touch note"), Change("install", upload=tree)
     with pytest.raises(ChangeFailed) as caught:
         apply(plan(Step("s", (HostChanges("w", A, todo),))), fleet)
-    assert str(caught.value.problems[0]) == "w (a): install failed: sha256 differs after the upload"
+    assert (
+        str(caught.value.problems[0]) == "w at a: install failed: sha256 differs after the upload"
+    )
     assert not (fleet.session(A).root / "note").exists()
 
 
@@ -348,7 +350,7 @@ def test_an_upload_whose_file_has_gone(fleet: LocalFleet) -> None:
     seen = Seen()
     with pytest.raises(ChangeFailed) as caught:
         apply(plan(step), fleet, seen)
-    said = "w (a): /nowhere.tar.gz cannot be read: No such file or directory"
+    said = "w at a: /nowhere.tar.gz cannot be read: No such file or directory"
     assert str(caught.value.problems[0]) == said
     assert seen.events[1:] == [f"w {said}"]
 
@@ -365,7 +367,7 @@ def test_what_a_change_asks_comes_before_the_batch(fleet: LocalFleet) -> None:
     bad = todo[0], asks("sign", "echo no key >&2; false"), asks("three", "true")
     with pytest.raises(ChangeFailed) as caught:
         apply(plan(Step("s", (HostChanges("w", B, bad),))), fleet)
-    assert str(caught.value.problems[0]) == "w (b): sign failed: no key"
+    assert str(caught.value.problems[0]) == "w at b: sign failed: no key"
     assert not (fleet.session(B).root / "log").exists()
 
 

@@ -19,6 +19,7 @@ from provision.etcd.cluster.handle import Etcd
 from provision.etcd.cluster.hashes import Comparison
 from provision.etcd.cluster.todo_keys import Pending
 from provision.etcd.member import layout
+from provision.etcd.member.membership_diff import NOT_DECLARED
 from provision.etcd.pki import external_ca, own_ca, tls
 from provision.host import gather
 from provision.host.diff import Change
@@ -42,6 +43,8 @@ from tests.unit.test_upgrade_plan import RELEASES, Running, made
 
 pytestmark = pytest.mark.usefixtures("no_other_clusters")
 
+#: Of a member that the inventory does not declare.
+AWAY = f"({NOT_DECLARED})"
 THREE = "infra1+infra2+infra3"
 
 
@@ -214,8 +217,8 @@ class TestMembers:
             plan = three.plan()
         assert looked == ["10.0.0.8", "10.0.0.9"]
         assert [(n.where, n.id) for n in plan.notes] == [
-            ("old1 (10.0.0.8)", "host-not-cleaned"),
-            ("old2 (10.0.0.9)", "host-not-cleaned"),
+            (f"old1 at 10.0.0.8 {AWAY}", "host-not-cleaned"),
+            (f"old2 at 10.0.0.9 {AWAY}", "host-not-cleaned"),
         ]
 
 
@@ -298,7 +301,7 @@ class TestMoreMembers:
             return {}, [Problem(m.host, "no route", id="host-unreachable") for m in probes]
 
         monkeypatch.setattr(gather, "gather_facts", away)
-        assert [n.where for n in one.plan().notes] == ["old (10.0.0.9)"]
+        assert [n.where for n in one.plan().notes] == [f"old at 10.0.0.9 {AWAY}"]
 
     def test_after_a_removal_the_note_is_given_to_the_members_that_stay(
         self, monkeypatch: pytest.MonkeyPatch, done: plan_text.Done

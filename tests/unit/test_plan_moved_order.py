@@ -221,7 +221,7 @@ class TestEndpoints:
         assert [(n.where, n.severity, n.what) for n in found.notes] == [
             ("w1", "warning", "its worker still has the old etcd endpoints: no route to host"),
             (
-                "w2 (w2)",
+                "w2 at w2",
                 "warning",
                 "still has the old etcd endpoints; its address changes: "
                 "web port 30000 becomes 30001",
@@ -241,7 +241,7 @@ class TestEndpoints:
             world.unit(name, "inactive")
         found = told()
         assert found.steps == ()
-        assert [n.where for n in found.notes] == ["w1 (w1)", "w2 (w2)"]
+        assert [n.where for n in found.notes] == ["w1 at w1", "w2 at w2"]
         world.unit("w2", "active")
         with pytest.raises(Unhealthy):
             told()

@@ -89,7 +89,7 @@ def test_where_all_are_stopped_each_is_named(world: World, plan: Any) -> None:
     found = plan(world)
     assert found.steps == ()
     assert [(n.where, n.id) for n in found.notes] == [
-        (f"{w.name} ({w.name})", "worker-left-out") for w in world.alluxio.workers
+        (w.place, "worker-left-out") for w in world.alluxio.workers
     ]
 
 

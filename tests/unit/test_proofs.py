@@ -186,7 +186,7 @@ def subject(world: World, command: str = "a-new-command", *, looked: bool = True
     if looked:
         etcd.learned.facts = state(world).facts
         for m in world.cluster.members:
-            etcd.fleet.stats.facts[m.machine.host] = hosts.facts()
+            etcd.fleet.stats.facts[m.machine] = hosts.facts()
     return Subject(command, etcd, established=True, leases=False)
 
 
@@ -338,7 +338,7 @@ def test_the_one_place_where_plans_are_shown_and_applied_asks_them(
     run = Run("a-new-command", dry_run=dry_run, established=True)
     run._fleet = Fleet(1, Stats())
     run._etcd = subject(world).etcd
-    run._etcd.fleet.stats.facts.update(dict.fromkeys(["infra1"], hosts.facts()))
+    run._etcd.fleet.stats.facts[world.cluster.members[0].machine] = hosts.facts()
     with pytest.raises(PreflightFailed) as caught:
         common.carry_out(run, plan(world, Effect.TRUST))
     assert caught.value.id == "ca-unknown"

@@ -322,7 +322,7 @@ class TestPromote:
         assert failed.value.message == "infra4 has not caught up: it stays a learner"
         assert failed.value.id == "member-is-learner"
         (problem,) = failed.value.problems
-        assert (problem.where, problem.id) == ("infra4 (10.0.0.4)", "member-is-learner")
+        assert (problem.where, problem.id) == ("infra4 at 10.0.0.4", "member-is-learner")
         assert problem.what == "is at revision 7 after 600 s"
         assert problem.remedy == "to see why: invoke logs infra4"
 

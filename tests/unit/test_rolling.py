@@ -177,7 +177,7 @@ class TestRestart:
         world.unit("w2", "inactive")
         found = world.restart()
         assert groups(found) == [["w1"], ["w3"]]
-        assert [n.where for n in found.notes] == ["w2 (w2)"]
+        assert [n.where for n in found.notes] == ["w2 at w2"]
 
     def test_a_run_that_ended_part_way_goes_on(self, world: World) -> None:
         """w1 is done, w2 did not come back, w3 was not reached."""
@@ -220,7 +220,7 @@ class TestUpgrade:
         world.unit("w2", "inactive")
         found = world.upgrade("314")
         assert whats(found, "w2") == []
-        assert [n.where for n in found.notes] == ["w2 (w2)"]
+        assert [n.where for n in found.notes] == ["w2 at w2"]
 
     def test_older_releases_go_only_when_it_is_said(self, world: World) -> None:
         for w in world.alluxio.workers:
@@ -261,7 +261,7 @@ class TestRollback:
         world.runs("w3", "314", None)
         with pytest.raises(PreflightFailed) as caught:
             world.rollback("314")
-        assert [p.where for p in caught.value.problems] == ["w3 at w3 ()"]
+        assert [p.where for p in caught.value.problems] == ["w3 at w3"]
 
     def test_two_of_them(self, world: World) -> None:
         self.after(world, "w1", "w2")

@@ -471,7 +471,7 @@ def test_the_gate_after_a_leaf_looks_at_each_listener(monkeypatch: pytest.Monkey
         assert stopped.value.id == "certificate-unverified"
         assert sum(ticks.slept) == pytest.approx(rotate_certs.SHOWN_WITHIN, abs=0.1)
         (problem,) = stopped.value.problems
-        assert problem.where == "infra2 (10.0.0.2)"
+        assert problem.where == "infra2 at 10.0.0.2"
         assert problem.what.startswith("client listener: still shows another certificate")
         shown.looks = [{"peer": "", "client": "b"}]
         with pytest.raises(Unhealthy) as stopped:

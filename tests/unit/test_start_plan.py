@@ -477,7 +477,7 @@ class TestRegistrations:
         registry.revisions["w01"] = 11
         with pytest.raises(Unhealthy, match="1 of 2 workers is not live") as caught:
             gate.after.check()
-        assert caught.value.problems[0].where == "w02 (w02)"
+        assert caught.value.problems[0].where == "w02 at w02"
         registry.revisions["w02"] = 12
         gate.after.check()
 
@@ -503,7 +503,7 @@ class TestRegistrations:
         with pytest.raises(Unhealthy, match="1 of 2 workers is registered, but not ready") as e:
             self.gate(alluxio).after.check()
         (problem,) = e.value.problems
-        assert (problem.id, problem.where) == ("worker-not-ready", "w02 (w02)")
+        assert (problem.id, problem.where) == ("worker-not-ready", "w02 at w02")
         assert problem.what.startswith(
             "its http port 28080 does not answer: another process listens on it: pid 7 (nginx);"
         )

@@ -87,8 +87,8 @@ class TestV2Data:
             )
         assert [(p.where, p.id) for p in refused.value.problems] == [
             ("infra3", "host-unreachable"),
-            ("infra1 (10.0.0.1)", "etcd-v2-data"),
-            ("infra2 (10.0.0.2)", "etcd-v2-data"),
+            ("infra1 at 10.0.0.1", "etcd-v2-data"),
+            ("infra2 at 10.0.0.2", "etcd-v2-data"),
         ]
         assert refused.value.id == "host-unreachable"
 

@@ -958,11 +958,11 @@ def test_the_version_that_the_cluster_works_by_is_asked_of_the_member(
                 assert upgrade_etcd.cluster_version(etcd, MEMBERS[1]) == version
             for said in (b'{"etcdserver":"3.6.16"}', b'{"etcdcluster":"not_decided"}', b"", b"[]"):
                 monkeypatch.setattr(Version, "said", said)
-                with pytest.raises(Unhealthy, match=r"infra2 \(10\.0\.0\.2\)") as stopped:
+                with pytest.raises(Unhealthy, match=r"infra2 at 10\.0\.0\.2") as stopped:
                     upgrade_etcd.cluster_version(etcd, MEMBERS[1])
                 assert stopped.value.id == "member-down"
                 (problem,) = stopped.value.problems
-                assert (problem.where, problem.id) == ("infra2 (10.0.0.2)", "member-down")
+                assert (problem.where, problem.id) == ("infra2 at 10.0.0.2", "member-down")
                 assert problem.what in stopped.value.message
             assert set(asked) == {"infra2"}
         server.shutdown()

@@ -36,7 +36,7 @@ CHECKS: tuple[tuple[object, str, Id], ...] = (
     (preflight, "architectures", "tarball-unfit"),
     (worker_preflight, "release", "release-missing"),
     (worker_preflight, "workers", "java-unfit"),
-    (moved, "clones", "worker-identity-cloned"),
+    (moved, "twins", "worker-identity-cloned"),
 )
 
 
@@ -106,7 +106,7 @@ class TestObserve:
             "architectures",
             "release",
             "workers",
-            "clones",
+            "twins",
             "etcd",
         ]
 

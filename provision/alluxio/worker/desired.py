@@ -145,7 +145,7 @@ def left(
         "release is kept"
     )
     remedy = f"set alluxio.version to {newer}, or go back: invoke {command} --downgrade"
-    where = f"{role.name} ({role.machine.where})"
+    where = role.place
     return Problem(where, what, remedy, "warning", id="release-newer")
 
 

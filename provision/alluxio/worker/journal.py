@@ -113,7 +113,7 @@ def _outvoted(
         enough = len(fresh) > len(alluxio.masters) // 2
         return [_unseen(fresh, unseen)] if unseen and enough else []
     names, have = ", ".join(m.name for m in fresh), ", ".join(holders)
-    where = f"{fresh[0].name} at {fresh[0].machine.host} ({fresh[0].machine.where})"
+    where = fresh[0].place
     if len(fresh) > 1:
         what = (
             f"{names} have no journal, but there is one on {have}: if the empty masters start "
@@ -135,7 +135,7 @@ def _unseen(fresh: Sequence[AlluxioMaster], unseen: Sequence[AlluxioMaster]) -> 
     names = ", ".join(m.name for m in fresh)
     others = ", ".join(m.name for m in unseen)
     return Problem(
-        f"{fresh[0].name} at {fresh[0].machine.host} ({fresh[0].machine.where})",
+        fresh[0].place,
         f"{names} {'has' if len(fresh) == 1 else 'have'} no journal, and it is not known "
         f"whether there is one on {others}",
         "make those hosts reachable",
@@ -153,7 +153,7 @@ def _shrunken(
             shown = ", ".join(printable(one, 100) for one in gone)
             found.append(
                 Problem(
-                    f"{m.name} at {m.machine.host} ({m.machine.where})",
+                    m.place,
                     f"its journal's Raft group still has {shown}, which alluxio.masters no "
                     "longer lists: elections still count them",
                     "declare them again, or remove each of them from the group while a "

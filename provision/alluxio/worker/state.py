@@ -112,7 +112,7 @@ def notes(alluxio: AlluxioCluster, worker: AlluxioWorker, facts: HostFacts) -> l
             continue
         found.append(
             Problem(
-                f"{worker.name} ({worker.machine.host})",
+                worker.place,
                 f"page store {path} shrinks from {old} to {size}: at its next start the worker "
                 "deletes the pages beyond that size",
                 "you need to do nothing: the worker reads them again from the under store when "

@@ -461,10 +461,13 @@ def _machine(inventory: Inventory, name: str) -> Machine:
     roles: list[Any] = [] if inventory.etcd.external else [*inventory.etcd.members]
     if inventory.alluxio is not None:
         roles += [*inventory.alluxio.masters, *inventory.alluxio.workers]
-    for role in roles:
-        if name in (role.name, role.machine.host):
-            machine: Machine = role.machine
-            return machine
+    named: list[Machine] = [r.machine for r in roles if r.name == name]
+    hosts: dict[Machine, str] = {r.machine: r.name for r in roles if r.machine.host == name}
+    if not named and len(hosts) > 1:
+        said = f"{name!r} is the address of several hosts"
+        raise UsageError(f"{said}: give a name, {' or '.join(hosts.values())}", id="name-unknown")
+    for machine in (*named, *hosts):
+        return machine
     known = ", ".join(role.name for role in roles[:10]) + (", ..." if len(roles) > 10 else "")
     said = f"{name!r} is no member, worker or host of the inventory"
     raise UsageError(f"{said}: there are {known}", id="name-unknown")

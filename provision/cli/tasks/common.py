@@ -183,8 +183,8 @@ def reachable(run: Run, workers: Sequence[AlluxioWorker], text: str) -> tuple[Al
 
     answers = run.fleet.map(reach, machines)
     failed = {m: e for m, e in answers.items() if isinstance(e, Unreachable)}
-    members = {m.machine.host for m in run.inventory.etcd.members}
-    never = [e for m, e in failed.items() if e.id not in SILENT or m.host in members]
+    members = {m.machine for m in run.inventory.etcd.members}
+    never = [e for m, e in failed.items() if e.id not in SILENT or m in members]
     if never or len(failed) > int(text):
         raise PreflightFailed(
             f"{len(failed)} of {counted(len(machines), 'host')} cannot be worked on",

@@ -115,18 +115,23 @@ def _machines(inventory: Inventory) -> dict[Machine, list[str]]:
 def _aliases(
     found: Sequence[Server], machines: Mapping[Machine, Sequence[str]]
 ) -> dict[Server, set[str]]:
-    """The names that a line of a file of fingerprints may have for each server."""
+    """The names that a line of a file of fingerprints may have for each server. A name of several
+    servers, as of those behind one address, is none of them: one could pass for another."""
     hosts: dict[str, set[str]] = {}
     for machine, names in machines.items():
         for name in names:
             hosts.setdefault(name, set()).add(machine.host)
+    aliases: dict[Server, set[str]] = {}
+    theirs: dict[str, set[object]] = {}
+    for server in found:
+        hop = server.hop
+        its = {host for name in server.names for host in hosts.get(name, ())}
+        its = {name.lower() for name in (*server.names, *its, hop.name, hop.address)}
+        for name in its:
+            theirs.setdefault(name, set()).add((server.before, hop.address, hop.port))
+        aliases[server] = its
     return {
-        server: {
-            *server.names,
-            server.hop.name,
-            *(host for name in server.names for host in hosts.get(name, ())),
-        }
-        for server in found
+        server: {name for name in its if len(theirs[name]) == 1} for server, its in aliases.items()
     }
 
 
@@ -155,9 +160,9 @@ def _compared(
             remedy = "another type of key, another machine, or an attack: look on the host itself"
             wrong.append(Problem(found.server.where, what, remedy, id="host-key-changed"))
         elif verdict == "missing" and found.state == "new":
-            remedy = (
-                f"see it on the host itself, and add the line: {found.server.hop.name} SHA256:…"
-            )
+            name = found.server.hop.name
+            name = name if name.lower() in aliases[found.server] else found.server.entry
+            remedy = f"see it on the host itself, and add the line: {name} SHA256:…"
             what = f"{file} has no fingerprint for it; it shows {shown}"
             missing[found.server] = Problem(found.server.where, what, remedy, id="host-key-unknown")
     if wrong:

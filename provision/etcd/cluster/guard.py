@@ -391,7 +391,7 @@ def _elsewhere(cluster: EtcdCluster, look: Look) -> list[Problem]:
             continue
         if former := desired.former_data_dir(cluster, m, facts):
             what, remedy = desired.what_moved(m, former)
-            where = f"{m.name} ({m.machine.where})"
+            where = m.place
             found.append(Problem(where, what, remedy, id="member-data-lost"))
     return found
 

@@ -86,7 +86,7 @@ def promote(etcd: Etcd, member: EtcdMember) -> None:
                     if revision is None
                     else f"is at revision {revision} after {limit.waited:.0f} s"
                 )
-                where = f"{member.name} ({member.machine.host})"
+                where = member.place
                 remedy = f"to see why: invoke logs {member.name}"
                 raise Unhealthy(
                     f"{member.name} has not caught up: it stays a learner",

@@ -186,7 +186,7 @@ def _way(host: EtcdMember, session: Session, port: int) -> contextlib.AbstractCo
             if session.run("command -v bash", "look for bash").ok:
                 return relay(session, port)
             what = "its sshd does not forward connections (AllowTcpForwarding), and it has no bash"
-            where = f"{host.name} ({host.machine.host})"
+            where = host.place
             raise PreflightFailed(
                 f"{where}: the scratch member cannot be asked",
                 [
@@ -238,7 +238,7 @@ ok=1
             f"{host.machine.host}: no room to verify the snapshot",
             [
                 Problem(
-                    f"{host.name} ({host.machine.host})",
+                    host.place,
                     f"/var/tmp has {size(_free(result.stderr))} free, restoring the snapshot to "
                     f"verify it needs {size(needed << 10)}",
                     "free space there",
@@ -415,7 +415,7 @@ def _free(stderr: str) -> int:
 
 
 def _unusable(host: EtcdMember, what: str, *, by_host: bool = False) -> Unhealthy:
-    where = f"{host.name} ({host.machine.host})"
+    where = host.place
     kind = HostFault if by_host else Unhealthy
     remedy = "see to this host: its fault says nothing about the file" if by_host else ""
     problem = Problem(where, what, remedy, id="backup-unproven")

@@ -54,7 +54,7 @@ def problems(cluster: EtcdCluster, facts: Mapping[Machine, HostFacts]) -> list[P
     """The problems that forbid other commands to touch the members now."""
     return [
         Problem(
-            f"{m.name} at {m.machine.host} ({m.machine.where})",
+            m.place,
             f"a restore or a recovery is not finished ({path(m)} says which of the two)",
             "run the same restore-etcd or recover-etcd again; it continues; restore-etcd "
             "--undo goes back from a restore",

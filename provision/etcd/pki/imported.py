@@ -68,7 +68,7 @@ def choose(
 ) -> Choice:
     """The imported certificate, if its key waits on the host; else the present certificate, while
     it is valid."""
-    where = f"{member.name} ({member.machine.where})"
+    where = member.place
     what = f"the {kind} certificate"
     path = layout.certificate(cluster, kind)
     needed = must_name(cluster, member, kind)
@@ -142,7 +142,7 @@ def require_settled(cluster: EtcdCluster, facts: Mapping[Machine, HostFacts], ca
     """Raises :class:`PreflightFailed` unless all members trust the bundle's present CAs."""
     problems = [
         Problem(
-            f"{m.name} ({m.machine.where})",
+            m.place,
             "does not trust the same CAs as ca_bundle",
             id="ca-unknown",
         )

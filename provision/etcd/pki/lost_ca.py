@@ -60,7 +60,7 @@ def found(cluster: EtcdCluster, facts: Mapping[Machine, HostFacts]) -> bytes:
     issuers = [x509.load_pem_x509_certificate(pem) for pem in known]
     problems = [
         Problem(
-            f"{m.name} ({m.machine.where})",
+            m.place,
             f"has a {kind} certificate of a CA that most members do not trust",
             f"find out who changed that host; {own_ca.TOGETHER.format(cluster.name)}",
             id="ca-unknown",

@@ -173,7 +173,7 @@ def unknown(
             continue
         verb = "runs with" if runs else "has"
         what = f"{verb} a {kind} certificate of another CA ({_issuer(here)})"
-        problems.append(Problem(f"{m.name} ({m.machine.where})", what, id="ca-unknown"))
+        problems.append(Problem(m.place, what, id="ca-unknown"))
     return (
         problems
         if made
@@ -187,7 +187,7 @@ def _only_trusting(
     """The members, but for ``others``, whose hosts have a ``ca.crt``: its CA signed for them, too.
     The inventory may declare TLS for the other listener now."""
     return [
-        Problem(f"{m.name} ({m.machine.where})", "has the ca.crt of another CA", id="ca-unknown")
+        Problem(m.place, "has the ca.crt of another CA", id="ca-unknown")
         for m in cluster.members
         if m.name not in others
         and m.name not in cluster.established.odd

@@ -59,7 +59,8 @@ def _ssh_files(context: Context) -> None:
                 )
 
 
-def _machine(machine: Machine) -> tuple[str, int | None]:
+def ssh_server(machine: Machine) -> tuple[str, int | None]:
+    """What makes a machine: several may be behind one address, each at a port of its own."""
     return machine.host.lower(), machine.port
 
 
@@ -68,7 +69,7 @@ def _member_addresses(context: Context) -> None:
     by_address: dict[tuple[str, int], tuple[EtcdMember, str]] = {}
     for member in context.members:
         path = context.member_path(member.name, "host")
-        first = by_host.setdefault(_machine(member.machine), member)
+        first = by_host.setdefault(ssh_server(member.machine), member)
         if first is not member:
             at = context.member_path(first.name, "host")
             context.error(
@@ -156,7 +157,7 @@ def _worker_hosts(context: Context) -> None:
     by_host: dict[tuple[str, int | None], AlluxioWorker] = {}
     by_name: dict[tuple[str, int], AlluxioWorker] = {}
     for worker in context.workers:
-        first = by_host.setdefault(_machine(worker.machine), worker)
+        first = by_host.setdefault(ssh_server(worker.machine), worker)
         if first is not worker:
             at = context.worker_path(first.name, "host")
             context.error(
@@ -212,9 +213,9 @@ def _ports_of(context: Context, role: AlluxioWorker | AlluxioMaster) -> tuple[tu
 
 
 def _ports_on_machine(context: Context) -> None:
-    members = {_machine(m.machine): m for m in context.members}
+    members = {ssh_server(m.machine): m for m in context.members}
     by_address = {m.address: m for m in context.members}
-    masters = {_machine(m.machine): m for m in context.masters}
+    masters = {ssh_server(m.machine): m for m in context.masters}
     # Thousands of workers share their properties, and so their ports.
     shared: dict[tuple[int, int, int], tuple[tuple[tuple[str, int], ...], bool]] = {}
 
@@ -228,7 +229,7 @@ def _ports_on_machine(context: Context) -> None:
 
     for worker in context.workers:
         ports, different = of_worker(worker)
-        master = masters.get(_machine(worker.machine)) if masters else None
+        master = masters.get(ssh_server(worker.machine)) if masters else None
         if different and master is None:
             continue
         used = _within(context, worker, "worker", ports)
@@ -240,7 +241,7 @@ def _ports_on_machine(context: Context) -> None:
     roles += [("master", m) for m in context.masters]
     for kind, role in roles:
         member = (
-            members.get(_machine(role.machine))
+            members.get(ssh_server(role.machine))
             or by_address.get(role.machine.host)
             or by_address.get(role.hostname)
         )
@@ -307,7 +308,7 @@ def _between(
 def _one_way_to_a_host(context: Context) -> None:
     seen: dict[tuple[str, int | None], tuple[Machine, document.Path]] = {}
     for machine, host in _machines(context):
-        first, its = seen.setdefault(_machine(machine), (machine, host))
+        first, its = seen.setdefault(ssh_server(machine), (machine, host))
         if first is machine:
             continue
         if first.host != machine.host:
@@ -343,7 +344,7 @@ def _ssh_path(context: Context, host: document.Path) -> document.Path:
 
 
 def _loopback(context: Context) -> None:
-    if len({machine.host for machine, _ in _machines(context)}) < 2:
+    if len({ssh_server(machine) for machine, _ in _machines(context)}) < 2:
         return
     for member in context.members:
         path = ("etcd", "members", member.name, "address")

@@ -4,19 +4,32 @@ from __future__ import annotations
 
 from provision.inventory import document, journal_folder, model
 from provision.inventory.checks.context import Context
+from provision.inventory.checks.hosts import ssh_server
 from provision.inventory.resolved import AlluxioMaster
 
 
 def _hosts_of_their_own(context: Context) -> None:
-    by_host: dict[str, str] = {}
+    by_host: dict[tuple[str, int | None], str] = {}
+    by_name: dict[tuple[str, int], str] = {}
     for master in context.masters:
-        first = by_host.setdefault(master.machine.host.lower(), master.name)
+        path = ("alluxio", "masters", master.name)
+        first = by_host.setdefault(ssh_server(master.machine), master.name)
         if first != master.name:
             context.error(
                 f"masters {first!r} and {master.name!r} are on the same host"
                 f" {master.machine.host!r}",
                 "the loss of that host would stop both; give each its own host",
-                ("alluxio", "masters", master.name, "host"),
+                (*path, "host"),
+                id="inventory-conflict",
+            )
+            continue
+        first = by_name.setdefault((master.hostname, master.rpc_port), master.name)
+        if first != master.name:
+            context.error(
+                f"workers would reach both masters {first!r} and {master.name!r} at "
+                f"{master.hostname}:{master.rpc_port}",
+                "give each its own hostname",
+                (*path, "hostname") if context.has(*path, "hostname") else (*path, "host"),
                 id="inventory-conflict",
             )
 

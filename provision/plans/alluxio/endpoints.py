@@ -63,7 +63,7 @@ def steps(
             what = "does not run, and still has the old etcd endpoints"
             notes.append(
                 Problem(
-                    f"{w.name} ({w.machine.host})",
+                    w.place,
                     what,
                     "start-workers",
                     "warning",

@@ -59,9 +59,7 @@ def found(
             f"if no worker runs there any more: {stale}; if this host is a clone of that host: "
             f"{clone}"
         )
-    return Problem(
-        f"{worker.name} ({worker.machine.host})", what, remedy, id="worker-registered-elsewhere"
-    )
+    return Problem(worker.place, what, remedy, id="worker-registered-elsewhere")
 
 
 def explained(

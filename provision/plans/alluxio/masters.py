@@ -110,8 +110,8 @@ def observe(
     journals = {m.machine: Probe(commands=journal.probe_commands(alluxio, m)) for m in others}
     everyone, unreachable = gather.gather_facts(fleet, {**journals, **probes})
     facts = {machine: seen for machine, seen in everyone.items() if machine in probes}
-    asked = {machine.host for machine in probes}
-    problems += [p for p in unreachable if p.where.partition(" ")[0] in asked]
+    asked = {machine.place for machine in probes}
+    problems += [p for p in unreachable if p.where in asked]
     problems += fitness.problems(
         fleet,
         alluxio.name,
@@ -289,7 +289,7 @@ def _unanswering(
         f"{share(len(missing), len(masters), 'master')} not healthy",
         [
             Problem(
-                f"{m.name} ({m.machine.host})",
+                m.place,
                 f"{what}; its last log lines:\n    {logs[m.machine]}",
                 f"invoke logs {m.name}",
                 id="master-not-answering",
@@ -365,7 +365,7 @@ def _pending_workers(
     """The workers on masters' hosts that the plan leaves with a restart pending."""
     return [
         Problem(
-            f"{worker.name} ({worker.machine.host})",
+            worker.place,
             f"has the same files as {m.name}, and still needs a restart",
             "then run invoke start-workers",
             "warning",
@@ -405,7 +405,7 @@ def _probe(alluxio: AlluxioCluster, master: AlluxioMaster, artifacts: Artifacts)
 def _problems(
     alluxio: AlluxioCluster, master: AlluxioMaster, artifacts: Artifacts, facts: HostFacts
 ) -> list[Problem]:
-    where = f"{master.name} at {master.machine.host} ({master.machine.where})"
+    where = master.place
     found = preflight.ours(facts, MASTER_UNIT, MASTER_UNIT_PATH, alluxio.name, "master", where)
     listeners = ports.master_listeners(alluxio, master)
     found += worker_preflight.taken(facts, listeners, MASTER_UNIT, MASTER_UNIT_PATH, where)
@@ -462,7 +462,7 @@ def stop(
     hosts: list[HostChanges] = []
     for m in chosen:
         seen: HostFacts = facts[m.machine]
-        where = f"{m.name} at {m.machine.host} ({m.machine.where})"
+        where = m.place
         if owner(seen, MASTER_UNIT_PATH) != alluxio.name:
             foreign += preflight.ours(
                 seen, MASTER_UNIT, MASTER_UNIT_PATH, alluxio.name, "master", where

@@ -78,6 +78,44 @@ def outdated(one: Moved, seen: RegistrationSnapshot) -> bool:
     )
 
 
+def twins(
+    alluxio: AlluxioCluster,
+    fleet: Fleet,
+    chosen: Sequence[AlluxioWorker],
+    moved: Sequence[Moved],
+    facts: Mapping[Machine, HostFacts],
+    seen: RegistrationSnapshot,
+) -> list[Problem]:
+    """The chosen workers with an identity that another worker has: it is live at that worker's
+    address, or :func:`clones` finds it among the ``moved``, which are of ``chosen``."""
+    live = _live_elsewhere(alluxio, chosen, facts, seen)
+    known = [m.worker for m in live]
+    others = [m for m in moved if m.worker not in known]
+    return clones(alluxio, fleet, [*live, *others], facts, seen)
+
+
+def _live_elsewhere(
+    alluxio: AlluxioCluster,
+    chosen: Sequence[AlluxioWorker],
+    facts: Mapping[Machine, HostFacts],
+    seen: RegistrationSnapshot,
+) -> list[Moved]:
+    """The chosen workers with an id that is live at the address of another declared worker, with
+    any permanent key or none."""
+    declared = {(w.hostname.lower(), w.rpc_port): w for w in alluxio.workers}
+    found = []
+    for worker in chosen:
+        f = facts.get(worker.machine)
+        identity = desired.identity(alluxio, f) if f is not None else None
+        worker_id = desired.worker_id(identity) if identity is not None else ""
+        entry = seen.live.get(worker_id)
+        if entry is None or not isinstance(r := entry.registration, Registration):
+            continue
+        if declared.get((r.host.lower(), r.rpc_port), worker) != worker:
+            found.append(Moved(worker, worker_id, entry, "", True))
+    return found
+
+
 def clones(
     alluxio: AlluxioCluster,
     fleet: Fleet,
@@ -166,7 +204,7 @@ def left_to_start_workers(
     seen = forget_worker.look(alluxio, etcd)
     return {
         m.worker.name: Problem(
-            f"{m.worker.name} ({m.worker.machine.host})",
+            m.worker.place,
             f"its address changes: {m.what}",
             "run invoke start-workers first: it registers the worker at the new address",
             id="worker-address-changing",
@@ -201,7 +239,7 @@ def _own(fleet: Fleet, asked: Collection[tuple[Moved, Registration]]) -> set[str
 def _clone(alluxio: AlluxioCluster, one: Moved, r: Registration, why: str) -> Problem:
     worker, file = one.worker, desired.identity_file(alluxio)
     return Problem(
-        f"{worker.name} at {worker.machine.host} ({worker.machine.where})",
+        worker.place,
         f"its worker identity is registered in etcd as {r.host}:{r.rpc_port}, {why}: Alluxio would "
         "refuse it",
         f"on a clone of that worker, remove {file}; if no worker should run there any more, stop "

@@ -154,7 +154,7 @@ class Watch:
             state, remedy = "; it is stopped", f"invoke start-workers {worker.name}"
             if owner(facts, desired.UNIT_PATH) != self._alluxio.name:
                 state, severity = "; it is not installed", "warning"
-        where = f"{worker.name} at {worker.machine.host} ({worker.machine.where})"
+        where = worker.place
         what = f"has no {lacks} in etcd{state}"
         return Problem(where, what, remedy, severity, id="worker-keys-missing")
 

@@ -23,7 +23,13 @@ from provision.host.diff import Change, changes
 from provision.host.facts import HostFacts, Probe, merged, restart_mark
 from provision.host.resources import File, Identity
 from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, Inventory, Machine
-from provision.plans.alluxio import forget_worker, moved, start_workers, stop_workers
+from provision.plans.alluxio import (
+    forget_worker,
+    moved,
+    start_workers,
+    stop_workers,
+    worker_preflight,
+)
 from provision.ssh.session import Fleet
 from provision.text import counted, printable
 
@@ -50,7 +56,7 @@ class Standing:
     def notes(self) -> tuple[Problem, ...]:
         return tuple(
             Problem(
-                f"{w.name} ({w.machine.host})",
+                w.place,
                 "is stopped; restart-workers does not start it",
                 f"invoke start-workers {w.name} starts it",
                 "warning",
@@ -196,10 +202,12 @@ def _moved(
     """The workers that register another address than the entry's at their next start: they are
     not live, the entry is older than their live key, or new files were written since their start.
 
-    Raises :class:`PreflightFailed` when one of them has the identity of another host's worker.
+    Raises :class:`PreflightFailed` when one of ``workers`` has the identity of another worker.
     """
+    problems = worker_preflight.cloned(alluxio, workers, facts)
     known = [desired.identity(alluxio, facts[w.machine]) for w in workers]
-    if not alluxio.membership.permanent_keys or not any(known):
+    if not alluxio.membership.in_etcd or not any(known):
+        preflight.require(problems)
         return []
     seen = forget_worker.look(alluxio, etcd)
     found = moved.found(alluxio, workers, facts, seen)
@@ -208,9 +216,9 @@ def _moved(
         its = facts[worker.machine]
         return desired.UNIT in its.pending_restarts and not noted(its)
 
-    others = [m for m in found if not m.live or written(m.worker) or moved.outdated(m, seen)]
-    preflight.require(moved.clones(alluxio, etcd.fleet, others, facts, seen))
-    return others
+    problems += moved.twins(alluxio, etcd.fleet, workers, found, facts, seen)
+    preflight.require(problems)
+    return [m for m in found if not m.live or written(m.worker) or moved.outdated(m, seen)]
 
 
 def noted(facts: HostFacts) -> str:

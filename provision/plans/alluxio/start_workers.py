@@ -112,8 +112,8 @@ def observe(
             problems += worker_preflight.workers(alluxio, chosen, tarballs, facts)
         registered, missing = asking.result()
         others = moved.found(alluxio, chosen, facts, registered) if registered else []
-        if registered and others:
-            problems += moved.clones(alluxio, etcd.fleet, others, facts, registered)
+        if registered:
+            problems += moved.twins(alluxio, etcd.fleet, chosen, others, facts, registered)
         problems += missing
     warnings = preflight.require(problems)
     assert tarballs is not None  # or else there is a problem
@@ -242,7 +242,7 @@ def _pending_masters(
     """The masters on workers' hosts that the plan leaves with a restart pending."""
     return [
         Problem(
-            f"{master.name} ({master.machine.host})",
+            master.place,
             f"has the same files as {w.name}, and still needs a restart",
             "then run invoke start-masters",
             "warning",
@@ -390,7 +390,7 @@ class _Listeners:
                     *problems,
                     *(
                         Problem(
-                            f"{w.name} ({w.machine.host})",
+                            w.place,
                             f"{'; '.join(seen[w.name].notes) or NOT_YET}; its last log lines:\n"
                             f"    {logs[w.machine]}",
                             f"invoke logs {w.name}",
@@ -518,7 +518,7 @@ def _why(alluxio: AlluxioCluster, etcd: Etcd, missing: Sequence[AlluxioWorker]) 
     return [
         known.get(w.name)
         or Problem(
-            f"{w.name} ({w.machine.host})",
+            w.place,
             f"is not registered; its log says:\n    {logs[w.machine]}",
             f"invoke logs {w.name}",
             id="worker-not-live",

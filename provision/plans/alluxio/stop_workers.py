@@ -45,7 +45,7 @@ def require_ours(
     """Raises :class:`PreflightFailed` with every worker unit that belongs to another cluster."""
     foreign = [
         Problem(
-            f"{w.name} at {w.machine.host} ({w.machine.where})",
+            w.place,
             f"{worker.UNIT} on this host is " + (f"of cluster {of}" if of else "not of this tool"),
             f"if this host does not need it: invoke clean-host {w.name}"
             if of

@@ -221,7 +221,7 @@ def _before(
             what = f"has run no release before {now}"
             problems.append(
                 Problem(
-                    _where(w),
+                    w.place,
                     what,
                     "name a release that is on the host with --to, if there is one",
                     id="release-missing",
@@ -265,7 +265,7 @@ def _digest(
         has = ", ".join(there) or "none"
         what = f"release {target} is not in {alluxio.install_dir} (there: {has})"
         remedy = f"set alluxio.version to {target} and alluxio.source, then invoke upgrade-workers"
-        problems.append(Problem(_where(w), what, remedy, id="release-missing"))
+        problems.append(Problem(w.place, what, remedy, id="release-missing"))
     if len(digests) > 1:
         what = f"release {target} is not the same build on {' and '.join(digests.values())}"
         problems.append(
@@ -301,7 +301,3 @@ then echo "a process still runs from it" >&2; exit 1; fi
 rm -rf {shlex.quote(path)}"""
         changes.append(Change(f"delete {path}", script))
     return HostChanges(w.name, w.machine, tuple(changes))
-
-
-def _where(w: AlluxioWorker) -> str:
-    return f"{w.name} at {w.machine.host} ({w.machine.where})"

@@ -38,7 +38,7 @@ def release(
     home = workers_desired.home(alluxio)
     return jdk + [
         Problem(
-            f"{machine.host} ({machine.where})",
+            machine.place,
             f"release {alluxio.version} has no {' or '.join(tarball.launchers(home))}",
             f"set alluxio.version to {alluxio.version} and alluxio.source, then upgrade-workers",
             id="release-missing",
@@ -76,12 +76,11 @@ def workers(
 ) -> list[Problem]:
     """The problems of the chosen workers' hosts, warnings among them."""
     problems: list[Problem] = []
-    identities: dict[str, str] = {}
     for worker in chosen:
         f = facts.get(worker.machine)
         if f is None:
             continue
-        where = f"{worker.name} at {worker.machine.host} ({worker.machine.where})"
+        where = worker.place
         path = workers_desired.UNIT_PATH
         listeners = ports.worker_listeners(alluxio, worker)
         problems += taken(f, listeners, workers_desired.UNIT, path, where)
@@ -100,21 +99,35 @@ def workers(
                     id="worker-identity-invalid",
                 )
             )
-        if identity is not None and identity in identities:
-            problems.append(
-                Problem(
-                    where,
-                    f"it has the same worker identity {identity} as {identities[identity]} (a "
-                    "cloned image or a copied folder): etcd would keep only one of the two",
-                    f"stop the worker on the clone and remove {file} there",
-                    id="worker-identity-cloned",
-                )
-            )
-        if identity is not None:
-            identities.setdefault(identity, worker.name)
         problems += _memory(worker, f, where)
         problems += stores.problems(worker, f, workers_desired.UNIT_PATH, alluxio.user, where)
         problems += workers_desired.disk_problems(alluxio, f, where)
+    return problems + cloned(alluxio, chosen, facts)
+
+
+def cloned(
+    alluxio: AlluxioCluster, chosen: Sequence[AlluxioWorker], facts: Mapping[Machine, HostFacts]
+) -> list[Problem]:
+    """The chosen workers with the identity of one before them in the inventory."""
+    problems: list[Problem] = []
+    first: dict[str, str] = {}
+    names = {w.name for w in chosen}
+    for worker in alluxio.workers:
+        f = facts.get(worker.machine) if worker.name in names else None
+        identity = workers_desired.identity(alluxio, f) if f is not None else None
+        if identity is None:
+            continue
+        if first.setdefault(identity, worker.name) != worker.name:
+            problems.append(
+                Problem(
+                    worker.place,
+                    f"it has the same worker identity {identity} as {first[identity]} (a cloned "
+                    "image or a copied folder): etcd would keep only one of the two",
+                    "stop the worker on the clone and remove "
+                    f"{workers_desired.identity_file(alluxio)} there",
+                    id="worker-identity-cloned",
+                )
+            )
     return problems
 
 

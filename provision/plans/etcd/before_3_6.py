@@ -129,7 +129,7 @@ def require_no_v2_data(etcd: Etcd, tools: Mapping[str, str]) -> None:
 
 def verdict(member: EtcdMember, said: str) -> Problem | None:
     """The problem that the output of :func:`script` shows; None when there is no v2 data."""
-    where = f"{member.name} ({member.machine.host})"
+    where = member.place
     if CLEAN in said:
         return None
     if room := re.search(r"^room free=(\d+) need=(\d+)$", said, re.MULTILINE):

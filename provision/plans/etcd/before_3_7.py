@@ -53,7 +53,7 @@ def snapshot_written(etcd: Etcd, member: EtcdMember) -> Gate:
             deadline = wait.Deadline(WRITTEN_WITHIN)
             while (newest := _newest(etcd, member)) < wanted:
                 if deadline.passed:
-                    where = f"{member.name} ({member.machine.host})"
+                    where = member.place
                     what = f"its newest snapshot is of log entry {newest}, not of {wanted} or later"
                     remedy = f"to see why: invoke logs {member.name}"
                     raise Unhealthy(

@@ -205,7 +205,7 @@ def _newer(cluster: EtcdCluster, observed: EtcdState) -> list[Problem]:
     found = []
     for m in cluster.members:
         if newer := desired.newer_release(cluster, observed.facts[m.machine]):
-            where = f"{m.name} ({m.machine.where})"
+            where = m.place
             what = (
                 f"has etcd {newer}, newer than {cluster.version} in the inventory; the newer "
                 "release is kept"
@@ -401,7 +401,7 @@ def _late(cluster: EtcdCluster, observed: EtcdState) -> tuple[EtcdMember, ...]:
 
 
 def _comes_later(member: EtcdMember) -> Problem:
-    where = f"{member.name} ({member.machine.where})"
+    where = member.place
     what = "is new, and is added once the cluster is up"
     return Problem(where, what, "run invoke deploy-etcd again", "warning", id="deploy-first")
 
@@ -409,7 +409,7 @@ def _comes_later(member: EtcdMember) -> Problem:
 def _is_lost(cluster: EtcdCluster, member: EtcdMember, observed: EtcdState) -> Problem:
     """The warning that the member has lost its data and is not started. Without its data, the
     member could vote for something that it has voted against before."""
-    where = f"{member.name} ({member.machine.where})"
+    where = member.place
     what, remedy = desired.what_is_lost(cluster, member, observed.facts[member.machine])
     what += "; it is not started"
     return Problem(
@@ -429,7 +429,7 @@ def _refuse_several_cut_off(
         "certificates have expired, and members are cut off",
         [
             Problem(
-                f"{m.name} ({m.machine.where})",
+                m.place,
                 "has a certificate that has expired",
                 "invoke rotate-certs, which begins with those",
                 id="certificate-unverified",
@@ -453,7 +453,7 @@ def _refuse_another_minor(cluster: EtcdCluster, observed: EtcdState) -> None:
             runs.append((m, there))
     problems = [
         Problem(
-            f"{m.name} ({m.machine.where})",
+            m.place,
             f"runs etcd {release}, the inventory says {cluster.version}",
             f"invoke upgrade-etcd {cluster.version}, or set etcd.version to what runs",
             id="etcd-version-differs",

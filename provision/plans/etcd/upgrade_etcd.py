@@ -113,7 +113,7 @@ def cluster_version(etcd: Etcd, member: EtcdMember) -> tuple[int, int]:
             said = document(metrics.get(etcd.cluster, member, end, "/version")[1])
             return version_tuple(str(said["etcdcluster"]))[:2]
         except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError) as error:
-            where = f"{member.name} ({member.machine.host})"
+            where = member.place
             what = f"does not say which cluster version is in force: {error}"
             raise Unhealthy(
                 f"{where}: {what}", [Problem(where, what, id="member-down")], id="member-down"
@@ -478,7 +478,7 @@ def _refuse_removed_settings(cluster: EtcdCluster, way: Sequence[str]) -> None:
     problems = []
     for m in cluster.members:
         for key, release in etcd_releases.removed_settings(m.settings, way).items():
-            where = f"{m.name} ({m.machine.where})"
+            where = m.place
             what = f"etcd {release} has no setting {key}, and would ignore it silently"
             remedy = "remove it from etcd.settings, or give it its new name; then deploy-etcd"
             problems.append(Problem(where, what, remedy, id="setting-removed"))
@@ -533,10 +533,9 @@ def _refuse_unprepared(
     back = max((v for v in versions.values() if v and _is_3_5(v)), key=version_tuple, default="3.5")
     remedy = f"invoke upgrade-etcd {back}, then upgrade again"
     what = "was not restarted once more before etcd 3.6; etcd 3.6 may then treat voters as learners"
-    at = {name: f"{name} ({cluster.member(name).machine.host})" for name in early}
     raise PreflightFailed(
         f"{', '.join(early)} may have a member list that is not repaired",
-        [Problem(at[name], what, remedy, id="upgrade-path") for name in early],
+        [Problem(cluster.member(name).place, what, remedy, id="upgrade-path") for name in early],
         id="upgrade-path",
     )
 

@@ -329,7 +329,7 @@ def _probe(cluster: EtcdCluster, member: EtcdMember) -> Probe:
 
 def _unfit(cluster: EtcdCluster, member: EtcdMember, facts: HostFacts) -> list[Problem]:
     """The problems that forbid to make a key on the member's host."""
-    where, host = f"{member.name} ({member.machine.where})", member.machine.host
+    where, host = member.place, member.machine.host
     found = []
     other = owner(facts, layout.UNIT_PATH)
     if other not in (None, cluster.name):

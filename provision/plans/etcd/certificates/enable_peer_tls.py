@@ -88,7 +88,7 @@ def _require_all(cluster: EtcdCluster, observed: EtcdState, running: Running) ->
     absent = [m for m in cluster.members if running.roster.find(m) is None]
     problems = [
         Problem(
-            f"{m.name} ({m.machine.where})",
+            m.place,
             "is not a member of the running cluster",
             id="member-not-joined",
         )

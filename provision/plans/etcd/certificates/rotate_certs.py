@@ -364,7 +364,7 @@ def _require_some(cluster: EtcdCluster, observed: EtcdState) -> None:
 def _require_installed(cluster: EtcdCluster, observed: EtcdState) -> None:
     problems = [
         Problem(
-            f"{m.name} ({m.machine.where})",
+            m.place,
             f"has no {kind} certificate yet",
             "run invoke deploy-etcd first",
             id="deploy-first",
@@ -495,7 +495,7 @@ def _shown(etcd: Etcd, member: EtcdMember, made: dict[str, str]) -> Gate:
 def _late(member: EtcdMember, shown: CertificateState) -> Problem:
     what = shown.error or f"still shows another certificate, valid until {shown.not_after}"
     return Problem(
-        f"{member.name} ({member.machine.host})",
+        member.place,
         f"{shown.listener} listener: {what}",
         id="certificate-unverified",
     )

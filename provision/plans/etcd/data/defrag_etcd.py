@@ -179,15 +179,11 @@ def plan(
     guards = tuple(m.machine for m in cluster.members)
     notes = [_stalls(cluster, sizes)] if len(cluster.members) == 1 and chosen else []
     notes += [
-        disks.unmeasured(_where(m), [m.data_dir], "warning")
+        disks.unmeasured(m.place, [m.data_dir], "warning")
         for m in chosen
         if free is not None and free.get(m.name, 0) is None
     ]
     return Plan("defrag-etcd", cluster.name, tuple(steps), tuple(notes), guards)
-
-
-def _where(member: EtcdMember) -> str:
-    return f"{member.name} at {member.machine.host} ({member.machine.where})"
 
 
 def free_space(etcd: Etcd) -> dict[str, int | None]:
@@ -249,7 +245,7 @@ def _require_room(
     cluster: EtcdCluster, chosen: Sequence[Usage], free: Mapping[str, int | None]
 ) -> None:
     """Raises :class:`PreflightFailed` when a disk has no room for the rewritten database."""
-    where = {m.name: _where(m) for m in cluster.members}
+    where = {m.name: m.place for m in cluster.members}
     data = {m.name: m.data_dir for m in cluster.members}
     problems = [
         Problem(

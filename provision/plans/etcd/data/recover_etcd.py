@@ -277,7 +277,7 @@ def _probe(cluster: EtcdCluster, member: EtcdMember) -> Probe:
 
 
 def _fit(cluster: EtcdCluster, chosen: EtcdMember, facts: HostFacts) -> None:
-    where = f"{chosen.name} at {chosen.machine.host} ({chosen.machine.where})"
+    where = chosen.place
     if owner(facts, layout.UNIT_PATH) != cluster.name:
         problem = Problem(
             where,
@@ -316,7 +316,7 @@ def _fit(cluster: EtcdCluster, chosen: EtcdMember, facts: HostFacts) -> None:
 def _of_the_chosen(cluster: EtcdCluster, chosen: EtcdMember) -> None:
     if chosen.name not in cluster.established.odd:
         return
-    where = f"{chosen.name} ({chosen.machine.where})"
+    where = chosen.place
     what = f"is not of cluster {cluster.established.name}, which --cluster-id names"
     raise PreflightFailed(
         f"the data of {chosen.name} cannot be used for the recovery",

@@ -365,7 +365,7 @@ def disk_away(member: EtcdMember, facts: HostFacts) -> Problem | None:
     if not mount:
         return None
     return Problem(
-        f"{member.name} at {member.machine.host} ({member.machine.where})",
+        member.place,
         f"{disks.what_is_away(mount)}. The old cluster could come back with the old disks, beside "
         "the new one",
         f"mount the disk, or a new one, at {mount}",
@@ -376,7 +376,7 @@ def disk_away(member: EtcdMember, facts: HostFacts) -> Problem | None:
 def _problems(
     cluster: EtcdCluster, member: EtcdMember, facts: HostFacts, length: int, mark: RecoveryMarker
 ) -> list[Problem]:
-    where = f"{member.name} at {member.machine.host} ({member.machine.where})"
+    where = member.place
     tool = scratch.tool(cluster)
     owned_by = owner(facts, layout.UNIT_PATH)
     if owned_by != cluster.name or tool not in facts.paths or member.data_dir not in facts.paths:
@@ -469,7 +469,7 @@ def _send(etcd: Etcd, observed: RestoreState, members: list[EtcdMember]) -> None
         with observed.file.open("rb") as body:
             result = session.feed(command, body, "upload the snapshot")
         if not result.ok:
-            where = f"{member.name} ({member.machine.host})"
+            where = member.place
             text = printable(result.stderr.strip(), 300)
             raise ChangeFailed(
                 f"{where}: upload failed",

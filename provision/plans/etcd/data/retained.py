@@ -118,7 +118,7 @@ def plan(inventory: Inventory, observed: RetainedState, delete: Collection[str])
     if delete and observed.unfinished:
         problems = [
             Problem(
-                f"{m.name} ({m.machine.where})",
+                m.place,
                 "has an unfinished restore or recovery",
                 id="recovery-unfinished",
             )

@@ -225,7 +225,7 @@ class _Given:
             raise scratch.HostFault(what, [self._problem(what)], id="backup-unproven")
 
     def _problem(self, what: str) -> Problem:
-        where = f"{self.member.name} ({self.member.machine.host})"
+        where = self.member.place
         return Problem(where, what, "see to this host", id="backup-unproven")
 
 

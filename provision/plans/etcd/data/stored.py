@@ -119,10 +119,6 @@ class Host:
         disk = max((whole for _, _, whole in self.aside), default=0)
         return sum(count for _, count, _ in self.aside) / disk if disk else 0.0
 
-    @property
-    def where(self) -> str:
-        return f"{self.member.name} at {self.member.machine.host}"
-
 
 @dataclass(frozen=True, slots=True)
 class Stored:
@@ -162,11 +158,11 @@ class Stored:
             for h in self.hosts:
                 if h.error:
                     what = f"could not be asked for its backups: {h.error}"
-                    problems.append(_warning(h.where, what, "", id="host-unreachable"))
+                    problems.append(_warning(h.member.place, what, "", id="host-unreachable"))
                 elif h.result not in ("", "success"):
                     problems.append(
                         _warning(
-                            h.where,
+                            h.member.place,
                             f"the last run of {backup_timer.SERVICE} failed ({h.result})",
                             f"journalctl -u {backup_timer.SERVICE} there says why",
                             id="backup-run-failed",
@@ -206,7 +202,7 @@ class Stored:
                 path, most, _ = max(h.aside, key=lambda one: one[1])
                 problems.append(
                     _warning(
-                        h.where,
+                        h.member.place,
                         f"former data and backups of former histories take {size(total)}, "
                         f"{100 * h.share:.0f} % of the disk; the largest part is {size(most)} "
                         f"in {path}",

@@ -252,7 +252,7 @@ def _named(ids: Ids) -> str:
 
 
 def _impossible(member: EtcdMember, what: str) -> Problem:
-    where = f"{member.name} at {member.machine.host} ({member.machine.where})"
+    where = member.place
     remedy = "a backup is the way back: invoke restore-etcd FILE"
     return Problem(where, what, remedy, id="undo-impossible")
 

@@ -112,7 +112,7 @@ def _refuse_the_unclear(cluster: EtcdCluster, observed: EtcdState, running: Runn
     ]
     for member in cluster.members:
         facts = observed.facts[member.machine]
-        where = f"{member.name} ({member.machine.where})"
+        where = member.place
         there = running.roster.find(member)
         other = running.roster.holder(member)
         if other is not None:

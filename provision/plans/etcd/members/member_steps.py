@@ -198,7 +198,7 @@ class _Builder:
             remedy = "when it is back: systemctl disable --now etcd.service there"
             self.made.notes.append(Problem(where, what, remedy, "warning", id="host-not-cleaned"))
         if mount := desired.disk_away(member, facts):
-            where = f"{member.name} ({member.machine.host})"
+            where = member.place
             what = f"no disk is mounted at {mount} any more: the data goes to another disk"
             remedy = f"to have the data on its own disk, mount a disk at {mount} first"
             self.made.notes.append(Problem(where, what, remedy, "warning", id="member-data-lost"))
@@ -382,7 +382,7 @@ class _Builder:
     def _cleaning(self, gone: EtcdMember) -> tuple[Change, ...] | None:
         """The changes that clean the host of a removed member. None when the host cannot be
         cleaned; a note then gives the reason."""
-        where = f"{gone.name} ({gone.machine.host})"
+        where = gone.place
         if any(m.machine == gone.machine and m.name != gone.name for m in self.cluster.members):
             return None
         facts = self.observed.facts.get(gone.machine)

@@ -39,7 +39,7 @@ def members(cluster: EtcdCluster, facts: Mapping[Machine, HostFacts]) -> list[Pr
         f = facts.get(member.machine)
         if f is None:
             continue
-        where = f"{member.name} at {member.machine.host} ({member.machine.where})"
+        where = member.place
         problems += _unsupported(cluster, f, where)
         problems += _foreign(cluster, member, f, where)
         if f.addresses and not is_among(member.address, f.addresses):
@@ -96,7 +96,7 @@ def ways(seen: ClusterHealth, dispensable: Collection[str]) -> list[Problem]:
     Warnings about ``dispensable`` ones."""
     return [
         Problem(
-            f"{m.member.name} at {m.member.machine.host} ({m.member.machine.where})",
+            m.member.place,
             f"its client port {bracketed(m.member.address)}:{m.member.served.port} cannot be "
             "reached from here, and its sshd does not forward connections there "
             "(AllowTcpForwarding, PermitOpen)",
