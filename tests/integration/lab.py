@@ -178,11 +178,15 @@ class Done:
         return cast("dict[str, Any]", document)
 
     def expect(self, code: int, *texts: str) -> Done:
-        """This, if it ended with ``code``, and each of ``texts`` stands in one of its lines."""
+        """This, if it ended with ``code``, and each of ``texts`` stands in one of its lines. A
+        number at a text's begin is a whole one: 10 changes are not 0."""
         assert self.code == code, f"exit code {self.code}, not {code}:\n{self.text}"
         assert "Traceback" not in self.text, self.text
         for text in texts:
-            assert any(text in line for line in self.text.splitlines()), f"{text!r}?\n{self.text}"
+            whole = (r"(?<!\d)" if text[:1].isdigit() else "") + re.escape(text)
+            assert any(re.search(whole, x) for x in self.text.splitlines()), (
+                f"{text!r}?\n{self.text}"
+            )
         return self
 
 
