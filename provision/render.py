@@ -68,7 +68,13 @@ def _yaml_escape(code: int) -> str:
 
 def property_key(key: str) -> str:
     """``key`` as ``java.util.Properties.load`` reads it back."""
+    if _USUAL_KEY.fullmatch(key):
+        return key
     return "".join(f"\\{c}" if c in " :=#!\\" else _latin(c) for c in key)
+
+
+#: A key that needs no escapes.
+_USUAL_KEY = re.compile(r"[A-Za-z0-9._-]+")
 
 
 def property_value(value: object) -> str:
