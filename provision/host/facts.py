@@ -281,7 +281,7 @@ class HostFacts:
 
 #: Puts small pieces of output together: "obs" is what dd(1) collects before it writes (POSIX). Each
 #: line of a shell would be a packet of its own, for sshd and for us.
-_TOGETHER = "{ ! command -v dd >/dev/null || exec dd ibs=65536 obs=65536 2>/dev/null; exec cat; }"
+TOGETHER = "{ ! command -v dd >/dev/null || exec dd ibs=65536 obs=65536 2>/dev/null; exec cat; }"
 
 
 def script(probe: Probe, *, changes: bool = False) -> str:
@@ -290,7 +290,7 @@ def script(probe: Probe, *, changes: bool = False) -> str:
     mark = secrets.token_hex(8)
     asked = calls(probe, mark, changes=changes)
     # It says at once that it is here: a host that hangs is known by its silence.
-    return f"echo @@here\n{{\n{_library(asked.replace(mark, ''))}\n{asked}\n}} | {_TOGETHER}"
+    return f"echo @@here\n{{\n{_library(asked.replace(mark, ''))}\n{asked}\n}} | {TOGETHER}"
 
 
 def calls(probe: Probe, mark: str, *, changes: bool = False) -> str:

@@ -205,7 +205,7 @@ class TestUnit:
         assert self.verbs(self.running) == []
 
     def test_new(self) -> None:
-        assert self.verbs(UnitState(), file=True) == ["write", "reload", "enable", "start"]
+        assert self.verbs(UnitState(), file=True) == ["write", "enable", "reload", "start"]
 
     def test_a_change_of_its_file_restarts_it_once(self) -> None:
         assert self.verbs(self.running, file=True) == ["write", "reload", "restart"]

@@ -34,7 +34,7 @@ from provision.etcd.member.recovery_marker import RecoveryMarker
 from provision.host import facts as host_facts
 from provision.host import former_owner, links, safely, tool_version, unit_changes
 from provision.host.diff import Change, batch, changes, questions
-from provision.host.facts import HostFacts, PathState, Probe
+from provision.host.facts import TOGETHER, HostFacts, PathState, Probe
 from provision.host.predict import after
 from provision.host.resources import Move, Resource, Tree
 from provision.inventory.model import EtcdBackup, EtcdTls, PageStore
@@ -510,8 +510,8 @@ def scripts(folder: Path) -> Iterator[tuple[str, str]]:
     }
     for name, work in sent.items():
         for text in recorded(name, work):
-            # Before it are the functions of facts.sh.
-            yield name, text[max(0, text.find("echo asked ")) :]
+            # Before it are the functions of facts.sh, and behind it what puts its output together.
+            yield name, text[max(0, text.find("echo asked ")) :].removesuffix(f"}} | {TOGETHER}")
     assert etcd.cluster is c
     assert last_seen.text is not None
 
