@@ -70,21 +70,29 @@ def _names(where: str) -> tuple[str, ...]:
     return tuple(word for word in (*name.split(" at "), line.removesuffix(")")) if word)
 
 
+def _place(where: str) -> str:
+    """A role at a host is one place, on whichever line. Of hosts alone the line is a part: several
+    machines may be behind one address."""
+    head = where.partition(" (")[0]
+    return head if " at " in head else where
+
+
 def _short(places: Sequence[str]) -> list[str]:
-    """The names of roles and hosts without their lines. Where two have the same name, as machines
-    behind one address have, the lines tell them apart."""
-    names = [where.partition(" (")[0].partition(" at ")[0] for where in places]
+    """The names of roles and hosts without more, if these tell the places apart."""
+    names = [place.partition(" (")[0].partition(" at ")[0] for place in places]
     return names if len(set(names)) == len(names) else list(places)
 
 
 def _folded(group: list[Problem], always: Callable[[Problem], bool]) -> list[Problem]:
     first = group[0]
-    if len(group) == 1 or first.id in APIECE:
+    places = list(dict.fromkeys(_place(problem.where) for problem in group))
+    differ = any(_texts(problem) != _texts(first) for problem in group)
+    if len(places) == 1 and not differ:
+        return [first]
+    if first.id in APIECE:
         return group
-    places = [problem.where for problem in group]
-    if any(map(_PLACE.search, places)) or (len(group) <= APART and not all(map(always, group))):
+    if any(map(_PLACE.search, places)) or (len(places) <= APART and not all(map(always, group))):
         return group
     names = _short(places)
-    differ = any(_texts(problem) != _texts(first) for problem in group)
     what = f"on {names[0]}: {first.what}" if differ else first.what
     return [replace(first, where=f"{counted(len(names), 'host')}: {named(names)}", what=what)]

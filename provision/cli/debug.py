@@ -217,12 +217,12 @@ def _known(run: Run) -> list[str]:
 
 
 def _versions() -> dict[str, Any]:
-    from provision.ssh import library
+    from provision.ssh.session import LIBRARY
 
     wanted = [r for r in metadata.requires("alluxio-provision") or () if "extra ==" not in r]
     names = [re.split(r"[^A-Za-z0-9._-]", requirement)[0] for requirement in wanted]
     found: dict[str, str] = {}
-    for name in (*names, library.NAME):
+    for name in (*names, LIBRARY):
         with contextlib.suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
     system = ""

@@ -14,9 +14,10 @@ def end(code: int) -> None:
     After these Python would free every object, one by one, and then the kernel frees the memory:
     15 ms of a run that takes half a second. Nothing of this tool is done by an object that is
     freed: files are closed, and temporary files removed, by ``with``. Returns when the output
-    cannot be written, or somebody wants to look at the objects: then Python's own end follows.
+    cannot be written, or when somebody has something to do then, such as a profiler: Python's own
+    end follows.
     """
-    if sys.flags.inspect or sys.flags.interactive:
+    if sys.flags.inspect or sys.flags.interactive or _is_watched():
         return
     threading._shutdown()  # type: ignore[attr-defined]  # waits for threads, and pools end theirs
     atexit._run_exitfuncs()
@@ -27,3 +28,13 @@ def end(code: int) -> None:
     except (OSError, ValueError):
         return
     os._exit(code)
+
+
+def _is_watched() -> bool:
+    """Whether a profiler, a tracer or a debugger looks on."""
+    tools = getattr(sys, "monitoring", None)  # from Python 3.12 on
+    return bool(
+        sys.getprofile()
+        or sys.gettrace()
+        or (tools is not None and any(map(tools.get_tool, range(6))))
+    )

@@ -18,8 +18,6 @@ if TYPE_CHECKING:  # these modules are a tenth of what a completion imports
 _RARE = frozenset({"invoke.vendor.yaml", "grpc.aio", "asyncio"})
 #: What Invoke's ``MockContext`` is made of.
 _DOUBLES = "unittest.mock"
-#: pydantic's search for plugins, and the variable that disables them.
-_PLUGINS, _DISABLE_PLUGINS = "pydantic.plugin._loader", "PYDANTIC_DISABLE_PLUGINS"
 
 
 def start_lightly() -> None:
@@ -31,7 +29,7 @@ def start_lightly() -> None:
     """
     gc.set_threshold(200_000)
     atexit.register(gc.freeze)
-    os.environ.setdefault(_DISABLE_PLUGINS, "__all__")
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     sys.meta_path.insert(0, _Later())
 
 
@@ -52,27 +50,12 @@ def import_invoke() -> None:
         del sys.modules[_DOUBLES]
 
 
-class _NoPlugins:
-    """Loads pydantic's search for plugins as it is where all are disabled. It would import
-    importlib.metadata, and with it readers of mail and of archives, and then not search."""
-
-    def create_module(self, spec: ModuleSpec) -> None:
-        return None
-
-    def exec_module(self, module: ModuleType) -> None:
-        vars(module)["get_plugins"] = tuple
-
-
 class _Later:
     """Finds a module that is imported only when it is used."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if name == _PLUGINS and os.environ.get(_DISABLE_PLUGINS) == "__all__":
-            from importlib.machinery import ModuleSpec
-
-            return ModuleSpec(name, _NoPlugins())  # type: ignore[arg-type]
         if name not in _RARE:
             return None
         from importlib.machinery import PathFinder

@@ -207,7 +207,8 @@ reader() {
   case $ours in *"$nl${1%/*}$nl"*) return;; esac # another file there was read before
   while :; do
     shape "${at:-/}" || return 0 # it is not there
-    case $kind in l*) # of root's own: what counts is where it leads
+    case $kind in l*) # of root's own: what counts is where it leads; not of a user's, who can change it
+      [ -z "$who" ] || return 0
       set -- "$(readlink -f -- "$at")/$left"
       ways "$1"
       reader "$1"

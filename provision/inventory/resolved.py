@@ -66,6 +66,11 @@ class Machine:
         """``HOST (LINE)``: where a problem of the machine is."""
         return f"{self.host} ({self.where})" if self.where else self.host
 
+    def may_be(self, other: Machine) -> bool:
+        """Whether both may be one machine. Without a port, ~/.ssh/config may say any."""
+        ports = self.port, other.port
+        return self.host.lower() == other.host.lower() and (len({*ports}) == 1 or None in ports)
+
     def place_of(self, name: str) -> str:
         """``NAME at HOST (LINE)``: where a problem of the role ``name`` is."""
         return f"{name} at {self.place}"

@@ -235,16 +235,16 @@ def _require_known(paths: Sequence[str], user: str, where: str, unit_path: str) 
 
 
 def _declared(inventory: Inventory, found: Installed, machine: Machine) -> bool:
-    """Whether this inventory has the unit's role on that host."""
+    """Whether this inventory has the unit's role on that host, or may have it there."""
     cluster = inventory.alluxio
     if found.role == "etcd member":
         roles = () if inventory.etcd.external else inventory.etcd.members
-        return any(m.machine == machine for m in roles)
+        return any(m.machine.may_be(machine) for m in roles)
     if cluster is None:
         return False
     if found.role == "worker":
-        return any(w.machine == machine for w in cluster.workers)
-    return any(m.machine == machine for m in cluster.masters)
+        return any(w.machine.may_be(machine) for w in cluster.workers)
+    return any(m.machine.may_be(machine) for m in cluster.masters)
 
 
 def _units_probe() -> Probe:

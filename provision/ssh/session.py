@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+#: The package that speaks SSH. It comes with Fabric: the requirements of this tool do not name it.
+LIBRARY = "paramiko"
+
 # paramiko logs the same errors that it raises; without a handler they go to the operator's screen.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
@@ -614,9 +617,6 @@ class Fleet:
     def _connect_by(self) -> Connector:
         with self._lock:
             if self._connector is None:
-                from provision.ssh.library import import_paramiko
-
-                import_paramiko()
                 from provision.ssh.connect import Connector
 
                 self._connector = Connector(self._passwords)

@@ -75,6 +75,13 @@ def test_a_closed_stdout() -> None:
     assert ran(f"{START}script()", "no-such-task", shell='"$@" >&-').returncode == 2
 
 
+@pytest.mark.parametrize("watch", ["setprofile", "settrace"])
+def test_a_profiler_writes_what_it_has_seen(watch: str) -> None:
+    code = f"import sys\nsys.{watch}(lambda *_: None)\n{START}try: script()\n"
+    found = ran(f"{code}except SystemExit: print('seen')", "-V")
+    assert found.stdout.endswith("seen\n")
+
+
 def test_whoever_wants_to_look_at_the_objects_can() -> None:
     command = [sys.executable, "-i", "-c", f"{START}script()", "-V"]
     done = subprocess.run(command, input="print(6 * 7)\n", capture_output=True, text=True, cwd=ROOT)

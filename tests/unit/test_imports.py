@@ -13,8 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from provision.ssh import library
-
 #: Libraries whose import takes time, by their top-level names.
 pytestmark = pytest.mark.process
 
@@ -230,29 +228,3 @@ def test_the_plan_for_etcd_needs_no_worker_s_and_no_lock() -> None:
     )
     assert [n for n in found if n.startswith(tuple(f"provision.{o}" for o in others))] == []
     assert {"grpc", "rich", "jinja2", "paramiko", "cryptography"}.isdisjoint(found)
-
-
-def test_hosts_are_told_paramiko_s_version_without_a_reader_of_mail(tmp_path: Path) -> None:
-    path = tmp_path / "inventory.yml"
-    path.write_text(AWAY)
-    found = modules("deploy-etcd", "--inventory", str(path), says=False)
-    assert "paramiko" in found
-    assert {"importlib.metadata", "email", "http", "ssl", "zipfile"}.isdisjoint(found)
-    code = "import sys; from provision.ssh.library import import_paramiko; import_paramiko(); "
-    code += "print('importlib.metadata' in sys.modules); from importlib import metadata; "
-    code += "import paramiko; print(paramiko.__version__ == metadata.version('paramiko')); "
-    code += "print(metadata.version('fabric') != '')"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
-    )
-    assert done.stdout.split() == ["False", "True", "True"]
-
-
-@pytest.mark.parametrize("folders", [[], ["paramiko-1.0.dist-info", "paramiko-2.0.dist-info"]])
-def test_a_version_that_no_folder_says_is_asked_for(
-    folders: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("paramiko", *folders):
-        (tmp_path / name).mkdir()
-    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-    assert library.installed_version() is None

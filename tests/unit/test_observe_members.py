@@ -15,7 +15,7 @@ from provision.errors import ProvisionError, Unhealthy
 from provision.etcd.api.client import DEFAULT_TIMEOUT
 from provision.etcd.api.errors import EtcdRefused, EtcdUnreachable, Reason
 from provision.etcd.api.values import ClientTls, Endpoint, KvHash, Login, RegisteredMember
-from provision.etcd.cluster import hashes, health, metrics
+from provision.etcd.cluster import hashes, health, metrics, served_certs
 from provision.etcd.cluster.handle import Etcd
 from provision.etcd.cluster.health import ClusterHealth, MemberHealth
 from provision.etcd.cluster.reach import Reach, Route
@@ -100,7 +100,7 @@ class World:
         monkeypatch.setattr(health, "client_tls", lambda cluster, m: (TLS, cluster, m))
         monkeypatch.setattr(health, "open_route", self._open_route)
         monkeypatch.setattr(health, "EtcdClient", self._client)
-        monkeypatch.setattr(health, "shown_certificates", self._shown)
+        monkeypatch.setattr(served_certs, "shown_certificates", self._shown)
         monkeypatch.setattr(metrics, "quota", lambda *args: self._quota(*args))
         monkeypatch.setattr(time, "monotonic", lambda: self.clock)
         monkeypatch.setattr(Reach, "member", self._member)

@@ -59,6 +59,15 @@ class TestLines:
             "gate (i.yml:5:5) and 1 more"
         )
 
+    def test_two_roles_at_one_host_are_one_place(self) -> None:
+        """A member and a worker may have one name."""
+        found = [
+            Problem(Machine(f"h{n}", where=f"i.yml:{line}").place_of(f"n{n}"), "x", id="disk-full")
+            for n in range(1, 5)
+            for line in (n, n + 10)
+        ]
+        assert [p.where for p in folded(found)] == ["4 hosts: n1, n2, n3, n4"]
+
     def test_roles_have_names(self) -> None:
         found = [
             Problem(replace(A, port=n, where=f"i.yml:{n}:5").place_of(f"w{n}"), "x", id="disk-full")
@@ -295,6 +304,19 @@ class TestInventory:
         with pytest.raises(UsageError) as refused:
             self.load(path, *edits)
         return [p.what for p in refused.value.problems if p.severity == "error"]
+
+    def test_no_port_and_ssh_s_own_are_one_host(self, tmp_path: Path) -> None:
+        """clean-host, say, would take a role of this inventory for another cluster's."""
+        ports = ("m2, ssh: {port: 2202}", "m2, ssh: {port: 22}"), (", ssh: {port: 2201}", "")
+        found = self.problems(tmp_path, *ports)
+        assert "masters 'm1' and 'm2' are on the same host 'gate'" in found
+        assert any("'gate' has other ssh settings than at" in what for what in found)
+
+    def test_where_the_port_is_not_known_a_role_is_not_another_clusters(self) -> None:
+        known = Machine("gate", port=2201)
+        assert known.may_be(Machine("Gate"))
+        assert not known.may_be(Machine("gate", port=2202))
+        assert not known.may_be(Machine("other"))
 
     def test_two_masters(self, tmp_path: Path) -> None:
         found = self.load(tmp_path).alluxio

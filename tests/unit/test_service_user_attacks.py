@@ -657,6 +657,21 @@ def test_a_secret_of_roots_is_not_read_for_the_user(host: Host) -> None:
 
 
 @pytest.mark.process
+def test_a_file_behind_a_link_of_the_user_is_read_by_the_user(host: Host) -> None:
+    """The link leads to a folder of root's, and can lead to another one a moment later."""
+    kept = host.root / "kept"
+    kept.mkdir()
+    (kept / "open").write_text("everybody's")
+    (kept / "secret").write_text(SECRET)
+    (kept / "secret").chmod(0o600)
+    host.as_user(f"ln -s {kept} link; mkdir sub; ln -s {kept} sub/link")
+    for folder in (host.own / "link", host.own / "sub/link"):
+        paths = [str(folder / name) for name in ("open", "secret")]
+        seen = host.facts(Probe(resources=[File(path, None) for path in paths]))
+        assert [seen.text(path) for path in paths] == ["everybody's", None]
+
+
+@pytest.mark.process
 def test_a_pipe_in_the_place_of_a_file_does_not_hold_up_the_look(host: Host) -> None:
     host.as_user("echo x >file; mkfifo pipe")
     (host.root / "bin/stat").write_text(

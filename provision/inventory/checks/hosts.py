@@ -10,6 +10,7 @@ from pathlib import Path
 from provision.inventory import document, model
 from provision.inventory.checks.context import Context
 from provision.inventory.resolved import (
+    SSH_PORT,
     AlluxioMaster,
     AlluxioWorker,
     EtcdMember,
@@ -61,7 +62,7 @@ def _ssh_files(context: Context) -> None:
 
 def ssh_server(machine: Machine) -> tuple[str, int | None]:
     """What makes a machine: several may be behind one address, each at a port of its own."""
-    return machine.host.lower(), machine.port
+    return machine.host.lower(), machine.port or SSH_PORT
 
 
 def _member_addresses(context: Context) -> None:

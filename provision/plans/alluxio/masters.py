@@ -110,8 +110,8 @@ def observe(
     journals = {m.machine: Probe(commands=journal.probe_commands(alluxio, m)) for m in others}
     everyone, unreachable = gather.gather_facts(fleet, {**journals, **probes})
     facts = {machine: seen for machine, seen in everyone.items() if machine in probes}
-    asked = {machine.place for machine in probes}
-    problems += [p for p in unreachable if p.where in asked]
+    away = {machine.host for machine in probes if machine not in facts}
+    problems += [p for p in unreachable if p.where.partition(" (")[0] in away]
     problems += fitness.problems(
         fleet,
         alluxio.name,

@@ -89,6 +89,9 @@ def twins(
     """The chosen workers with an identity that another worker has: it is live at that worker's
     address, or :func:`clones` finds it among the ``moved``, which are of ``chosen``."""
     live = _live_elsewhere(alluxio, chosen, facts, seen)
+    own = _own(fleet, [(m, r) for m in live if isinstance(r := m.entry.registration, Registration)])
+    # Its name has changed hands in the inventory, and it runs on under the old one.
+    live = [m for m in live if m.worker.name not in own or not _runs(m.worker, facts)]
     known = [m.worker for m in live]
     others = [m for m in moved if m.worker not in known]
     return clones(alluxio, fleet, [*live, *others], facts, seen)
@@ -146,13 +149,16 @@ def clones(
             asked.append((one, now if isinstance(now, Registration) else r))
     own = _own(fleet, asked)
     for one, r in asked:
-        running = facts[one.worker.machine].unit(desired.UNIT).active == "active"
-        if running and one.worker.name in own:
+        if one.worker.name in own and _runs(one.worker, facts):
             continue
         there = one.worker._replace(hostname=r.host, rpc_port=r.rpc_port)
         if registrations.port_answers(fleet, there):
             problems.append(_clone(alluxio, one, r, "where that worker is LIVE"))
     return problems
+
+
+def _runs(worker: AlluxioWorker, facts: Mapping[Machine, HostFacts]) -> bool:
+    return facts[worker.machine].unit(desired.UNIT).active == "active"
 
 
 def steps(

@@ -216,9 +216,10 @@ def _moved(
         its = facts[worker.machine]
         return desired.UNIT in its.pending_restarts and not noted(its)
 
-    problems += moved.twins(alluxio, etcd.fleet, workers, found, facts, seen)
+    others = [m for m in found if not m.live or written(m.worker) or moved.outdated(m, seen)]
+    problems += moved.twins(alluxio, etcd.fleet, workers, others, facts, seen)
     preflight.require(problems)
-    return [m for m in found if not m.live or written(m.worker) or moved.outdated(m, seen)]
+    return others
 
 
 def noted(facts: HostFacts) -> str:
