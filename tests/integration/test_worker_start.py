@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from .lab import RELEASE, REPO, Done, Host, Lab, another_release, wait_until
+from .release import JDK
 
 UNIT = "alluxio-worker.service"
 HOME = "/opt/alluxio/313"
@@ -123,6 +124,14 @@ class TestAnEarlierDeployment:
         lab.invoke("start-workers").expect(0, f"replace {HOME}", "2 of 2 live")
         assert [host.read(KEPT) for host in lab.workers] == ["worker0", "worker1"]
         lab.invoke("start-workers").expect(0, "0 changed")
+
+    @pytest.mark.skipif(
+        RELEASE.jdk.name != JDK, reason="a JDK without the lab's archive of classes"
+    )
+    def test_java_begins_with_the_archive_of_its_classes(self, lab: Lab) -> None:
+        """Made for the modules with their time: unpacked with another, Java leaves it alone."""
+        for host in lab.workers:
+            assert "sharing" in host.run(f"{JAVA} -Xshare:on -version 2>&1")
 
     def test_java_unpacks_what_it_needs_in_the_state_folder(self, lab: Lab) -> None:
         one = lab.workers[0]
