@@ -209,7 +209,9 @@ def waits(host: Host, least: int) -> bool:
 class TestStartsBySystemd:
     def test_they_wait_longer_and_longer(self, one: Host) -> None:
         wait_until(lambda: waits(one, 8), "the 8th waits", seconds=180)
-        said = one.run(f"journalctl -u {UNIT} -b -o cat | grep 'by systemd: waiting'").splitlines()
+        lines = f"journalctl -u {UNIT} -b -o cat | grep 'by systemd: waiting'"
+        wait_until(lambda: "start 8 " in one.run(lines).splitlines()[-1], "its line is there")
+        said = one.run(lines).splitlines()
         first = max(n for n, line in enumerate(said) if line.startswith("start 6 "))
         assert said[first : first + 3] == [
             f"start {n} by systemd: waiting {3 * n - 15} s" for n in (6, 7, 8)
