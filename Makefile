@@ -9,7 +9,7 @@ BIN := .venv/bin
 LAB := tests/lab/lab
 INVOKE := $(BIN)/invoke
 # Labs that the integration tests use at the same time; the first is that of `make demo`.
-LANES := 3
+LANES := 4
 INVENTORY := --inventory inventory/lab.yml
 # A real release in place of the lab's double: make demo|test|integration ALLUXIO=… JDK=…
 # (tests/integration/release.py). JDK alone is for machines for which the lab has none.

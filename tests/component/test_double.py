@@ -174,6 +174,12 @@ def test_the_layout_is_that_of_upstreams_profile() -> None:
     assert "alluxio-313/bin/launch-process" not in modes  # up to release 303
 
 
+def test_its_java_begins_with_an_archive_of_classes(install: Install) -> None:
+    """Not upstream's: a sixth of every start's processor time (tests/lab/artifacts/jdk)."""
+    java = install.java / "bin" / "java"
+    assert "sharing" in _run([str(java), "-Xshare:on", "-version"], {}).stderr
+
+
 def test_a_relative_symlink_breaks_the_launcher(install: Install) -> None:
     """bin/launch-process-bash finds itself by a plain readlink."""
     launcher = install.home / "bin" / "launch-process-bash"

@@ -6,6 +6,7 @@ The hosts have no Python, and no way out to get one.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 import shlex
@@ -50,8 +51,13 @@ def control_machine(host: Host, files: Sequence[Path]) -> Iterator[None]:
         host.run("rm -rf " + " ".join(map(shlex.quote, missing)), timeout=300)
 
 
-def _python() -> Iterator[Path]:
+@functools.cache  # `ldd` is three processes for each module
+def _python() -> tuple[Path, ...]:
     """The virtualenv, the Python under it, and the libraries that both want."""
+    return tuple(_found())
+
+
+def _found() -> Iterator[Path]:
     yield Path(sys.prefix)
     link = Path(sys.executable)
     while link.is_symlink():

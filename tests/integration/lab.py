@@ -24,7 +24,7 @@ from ruamel.yaml import YAML
 
 from provision.etcd.api.client import EtcdClient
 from provision.etcd.api.values import Endpoint
-from tests import documents, recording
+from tests import documents, forks, recording
 
 from .release import REPO as REPO
 from .release import absolute, merged, named
@@ -74,6 +74,8 @@ Changes = Mapping[str, Any]
 Snapshot = Mapping[str, Sequence[str]]
 
 
+#: Seconds that a command may take.
+TIMEOUT = 600.0
 #: Another one after each boot.
 BOOT = "/proc/sys/kernel/random/boot_id"
 
@@ -240,12 +242,23 @@ class Running:
         finally:
             self.process.send_signal(signal.SIGCONT)
 
-    def finish(self, timeout: float = 600) -> Done:
+    def finish(self, timeout: float = TIMEOUT) -> Done:
         out, err = self.process.communicate(timeout=timeout * RELEASE.patience)
         seconds = time.monotonic() - self._started
         done = Done(self.process.returncode, out, "".join(self._seen) + err, seconds)
         recording.ran(self._words, done.code, done.text)
         return done
+
+
+def finished(command: Sequence[str], env: Mapping[str, str] | None = None) -> Done:
+    """An ``invoke`` that nobody disturbs, to its end; a fork where that will do."""
+    words, started = command[command.index("invoke") + 1 :], time.monotonic()
+    ended = forks.run(words, {**os.environ, **(env or {})}, TIMEOUT * RELEASE.patience)
+    if ended is None:
+        return Running(command, env).finish()
+    done = Done(*ended, time.monotonic() - started)
+    recording.ran(words, done.code, done.text)
+    return done
 
 
 class Lab:
@@ -292,7 +305,7 @@ class Lab:
         *options: str,
         env: Mapping[str, str] | None = None,
     ) -> Done:
-        return self.start(task, inventory, *options, env=env).finish()
+        return finished(self.command(task, inventory, *options), env)
 
     def start(
         self,

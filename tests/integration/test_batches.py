@@ -20,7 +20,7 @@ import pytest
 from tests import documents
 
 from .control import control_machine
-from .lab import REPO, SSH, SSH_CONFIG, Done, Host, Lab, Running
+from .lab import REPO, SSH, SSH_CONFIG, Done, Host, Lab, finished
 
 #: On each control machine: the tool, as its users call it.
 TOOL = "/usr/local/bin/alluxio-provision"
@@ -83,7 +83,7 @@ def merged(tmp_path: Path, text: str, *options: str) -> Done:
     path = tmp_path / "parts"
     path.write_text(text)
     command = [sys.executable, "-m", "invoke", "merge-reports", str(path), *options]
-    return Running(command).finish()
+    return finished(command)
 
 
 def jobs(tmp_path: Path) -> list[dict[str, str]]:

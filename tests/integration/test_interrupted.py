@@ -97,7 +97,7 @@ def test_ctrl_c_at_any_time_leaves_no_lock_and_no_half_file(lab: Lab) -> None:
     def roll(number: int) -> Path:
         return lab.inventory({"etcd": {"settings": {"snapshot-count": 40000 + number}}})
 
-    whole = lab.invoke("deploy-etcd", roll(0)).expect(0, "etcd2: ok").seconds
+    whole = lab.start("deploy-etcd", roll(0)).finish().expect(0, "etcd2: ok").seconds
     by_time = int(whole / 0.05) if os.environ.get("CUTS") == "all" else 0
     moments = [*ROLL_OUT, *((CALL, 1, 0.05 * n) for n in range(by_time))]
     for number, moment in enumerate(moments, 1):

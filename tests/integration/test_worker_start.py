@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from .lab import RELEASE, REPO, Done, Host, Lab, another_release, wait_until
+from .release import JDK
 
 UNIT = "alluxio-worker.service"
 HOME = "/opt/alluxio/313"
@@ -124,6 +125,14 @@ class TestAnEarlierDeployment:
         assert [host.read(KEPT) for host in lab.workers] == ["worker0", "worker1"]
         lab.invoke("start-workers").expect(0, "0 changed")
 
+    @pytest.mark.skipif(
+        RELEASE.jdk.name != JDK, reason="a JDK without the lab's archive of classes"
+    )
+    def test_java_begins_with_the_archive_of_its_classes(self, lab: Lab) -> None:
+        """Made for the modules with their time: unpacked with another, Java leaves it alone."""
+        for host in lab.workers:
+            assert "sharing" in host.run(f"{JAVA} -Xshare:on -version 2>&1")
+
     def test_java_unpacks_what_it_needs_in_the_state_folder(self, lab: Lab) -> None:
         one = lab.workers[0]
         command = one.run(f"tr '\\0' ' ' </proc/{one.main_pid(UNIT)}/cmdline")
@@ -200,7 +209,9 @@ def waits(host: Host, least: int) -> bool:
 class TestStartsBySystemd:
     def test_they_wait_longer_and_longer(self, one: Host) -> None:
         wait_until(lambda: waits(one, 8), "the 8th waits", seconds=180)
-        said = one.run(f"journalctl -u {UNIT} -b -o cat | grep 'by systemd: waiting'").splitlines()
+        lines = f"journalctl -u {UNIT} -b -o cat | grep 'by systemd: waiting'"
+        wait_until(lambda: "start 8 " in one.run(lines).splitlines()[-1], "its line is there")
+        said = one.run(lines).splitlines()
         first = max(n for n, line in enumerate(said) if line.startswith("start 6 "))
         assert said[first : first + 3] == [
             f"start {n} by systemd: waiting {3 * n - 15} s" for n in (6, 7, 8)
