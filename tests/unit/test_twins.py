@@ -183,3 +183,23 @@ def test_a_stopped_worker_under_whose_identity_another_lives(world: Twins, comma
         assert len(world.refused(command, "w3")) == 1
     else:
         world.run(command, ("w2", "w3"))
+
+
+@pytest.mark.parametrize("kind", [MembershipType.ETCD, MembershipType.SERVICE_REGISTRY])
+def test_names_that_change_hands_make_no_clone(world: Twins, kind: MembershipType) -> None:
+    """The inventory swaps w1's and w2's hostnames. Each runs on under its own identity, registered
+    with its own host's name."""
+    world.seen = registered(*(JOINED if kind.permanent_keys else ()), live=LIVE)
+    names = {"w1": "w2", "w2": "w1"}
+    workers = [w._replace(hostname=names.get(w.name, w.hostname)) for w in world.alluxio.workers]
+    world.alluxio = replace(world.alluxio, workers=tuple(workers), membership=kind)
+    for name in names:
+        world.change(name, resolved={name: "10.0.0.1"}, addresses=frozenset({"10.0.0.1"}))
+    world.run("restart-workers", tuple(names))
+
+
+def test_a_worker_behind_nat_whose_name_will_change(world: Twins) -> None:
+    """It is live under its former name, which is no address of its host."""
+    workers = [w._replace(hostname=f"{w.hostname}-new") for w in world.alluxio.workers]
+    world.alluxio = replace(world.alluxio, workers=tuple(workers))
+    world.run("restart-workers", ("w1",))
