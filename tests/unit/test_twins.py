@@ -204,6 +204,7 @@ def test_a_worker_behind_nat_whose_name_will_change(
 ) -> None:
     """It is live under its former name, which is no address of its host."""
     monkeypatch.setattr(registrations, "port_answers", lambda *_: True)
+    world.seen = registered(entry(1, "public"), live=(entry(1, "public", 7),))
     workers = [w._replace(hostname=f"{w.hostname}-new") for w in world.alluxio.workers]
     world.alluxio = replace(world.alluxio, workers=tuple(workers))
     world.run("restart-workers", ("w1",))
