@@ -175,7 +175,7 @@ def test_the_layout_is_that_of_upstreams_profile() -> None:
 
 
 def test_its_java_begins_with_an_archive_of_classes(install: Install) -> None:
-    """Not upstream's: a sixth of every start's processor time (tests/lab/artifacts/jdk)."""
+    """Not upstream's: it saves processor time at each start (tests/lab/artifacts/jdk)."""
     java = install.java / "bin" / "java"
     assert "sharing" in _run([str(java), "-Xshare:on", "-version"], {}).stderr
 
