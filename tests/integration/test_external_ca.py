@@ -49,7 +49,7 @@ def site(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Site:
 
 def test_a_first_deploy_by_an_intermediate(lab: Lab, site: Site) -> None:
     site.invoke("deploy-etcd").expect(
-        3, "etcd1 (", "the peer certificate is missing (invoke export-csrs DIR", "nothing was"
+        3, "etcd1 at ", "the peer certificate is missing (invoke export-csrs DIR", "nothing was"
     )
     folder = site.export("first")
     site.invoke("export-csrs", str(folder)).expect(0, "0 changed")
