@@ -347,7 +347,7 @@ def _transports(known: Known, heard: list[str]) -> Any:
 
         transport.packetizer.readline = hear
         options = transport.get_security_options()
-        known_ciphers = options.ciphers  # a property that makes them anew
+        known_ciphers = options.ciphers  # Paramiko makes this tuple anew at each look
         options.ciphers = tuple(c for c in CIPHERS if c in known_ciphers)
         kinds = {k for kind in known.kinds for k in _ALGORITHMS.get(kind, (kind,))}
         plain = sorted(options.key_types, key=lambda kind: kind not in kinds)

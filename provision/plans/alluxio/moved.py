@@ -8,7 +8,7 @@ lives elsewhere, this host is a clone, and the command is refused.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from provision.alluxio.membership import leases, registrations
@@ -51,12 +51,9 @@ def found(
     if not alluxio.membership.permanent_keys:
         return []  # the worker's next start replaces its live key
     moved = []
-    for worker in chosen:
-        f = facts.get(worker.machine)
-        identity = desired.identity(alluxio, f) if f is not None else None
-        if identity is None or worker_address.overwritten(worker):
+    for worker, worker_id in _identified(alluxio, chosen, facts):
+        if worker_address.overwritten(worker):
             continue
-        worker_id = desired.worker_id(identity)
         entry = seen.authorized.get(worker_id)
         if entry is None or not isinstance(entry.registration, Registration):
             continue
@@ -97,6 +94,17 @@ def twins(
     return clones(alluxio, fleet, [*live, *others], facts, seen)
 
 
+def _identified(
+    alluxio: AlluxioCluster, chosen: Sequence[AlluxioWorker], facts: Mapping[Machine, HostFacts]
+) -> Iterator[tuple[AlluxioWorker, str]]:
+    """The chosen workers whose hosts have an identity, each with its worker id."""
+    for worker in chosen:
+        f = facts.get(worker.machine)
+        identity = desired.identity(alluxio, f) if f is not None else None
+        if identity is not None:
+            yield worker, desired.worker_id(identity)
+
+
 def _live_elsewhere(
     alluxio: AlluxioCluster,
     chosen: Sequence[AlluxioWorker],
@@ -107,10 +115,7 @@ def _live_elsewhere(
     any permanent key or none."""
     declared = {(w.hostname.lower(), w.rpc_port): w for w in alluxio.workers}
     found = []
-    for worker in chosen:
-        f = facts.get(worker.machine)
-        identity = desired.identity(alluxio, f) if f is not None else None
-        worker_id = desired.worker_id(identity) if identity is not None else ""
+    for worker, worker_id in _identified(alluxio, chosen, facts):
         entry = seen.live.get(worker_id)
         if entry is None or not isinstance(r := entry.registration, Registration):
             continue
