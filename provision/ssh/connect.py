@@ -347,8 +347,8 @@ def _transports(known: Known, heard: list[str]) -> Any:
 
         transport.packetizer.readline = hear
         options = transport.get_security_options()
-        known_ciphers = options.ciphers  # Paramiko makes this tuple anew at each look
-        options.ciphers = tuple(c for c in CIPHERS if c in known_ciphers)
+        offered = options.ciphers  # each read of this property makes a new tuple
+        options.ciphers = tuple(c for c in CIPHERS if c in offered)
         kinds = {k for kind in known.kinds for k in _ALGORITHMS.get(kind, (kind,))}
         plain = sorted(options.key_types, key=lambda kind: kind not in kinds)
         certified = [f"{kind}-cert-v01@openssh.com" for kind in plain if known.authorities]

@@ -145,8 +145,7 @@ def left(
         "release is kept"
     )
     remedy = f"set alluxio.version to {newer}, or go back: invoke {command} --downgrade"
-    where = role.place
-    return Problem(where, what, remedy, "warning", id="release-newer")
+    return Problem(role.place, what, remedy, "warning", id="release-newer")
 
 
 def identity_file(alluxio: AlluxioCluster) -> str:

@@ -60,13 +60,13 @@ def _ssh_files(context: Context) -> None:
                 )
 
 
-def ssh_server(machine: Machine) -> tuple[str, int | None]:
+def ssh_server(machine: Machine) -> tuple[str, int]:
     """What makes a machine: several may be behind one address, each at a port of its own."""
     return machine.host.lower(), machine.port or SSH_PORT
 
 
 def _member_addresses(context: Context) -> None:
-    by_host: dict[tuple[str, int | None], EtcdMember] = {}
+    by_host: dict[tuple[str, int], EtcdMember] = {}
     by_address: dict[tuple[str, int], tuple[EtcdMember, str]] = {}
     for member in context.members:
         path = context.member_path(member.name, "host")
@@ -155,7 +155,7 @@ def _ports_within_member(context: Context) -> None:
 
 
 def _worker_hosts(context: Context) -> None:
-    by_host: dict[tuple[str, int | None], AlluxioWorker] = {}
+    by_host: dict[tuple[str, int], AlluxioWorker] = {}
     by_name: dict[tuple[str, int], AlluxioWorker] = {}
     for worker in context.workers:
         first = by_host.setdefault(ssh_server(worker.machine), worker)
@@ -307,7 +307,7 @@ def _between(
 
 
 def _one_way_to_a_host(context: Context) -> None:
-    seen: dict[tuple[str, int | None], tuple[Machine, document.Path]] = {}
+    seen: dict[tuple[str, int], tuple[Machine, document.Path]] = {}
     for machine, host in _machines(context):
         first, its = seen.setdefault(ssh_server(machine), (machine, host))
         if first is machine:

@@ -9,7 +9,7 @@ from provision.inventory.resolved import AlluxioMaster
 
 
 def _hosts_of_their_own(context: Context) -> None:
-    by_host: dict[tuple[str, int | None], str] = {}
+    by_host: dict[tuple[str, int], str] = {}
     by_name: dict[tuple[str, int], str] = {}
     for master in context.masters:
         path = ("alluxio", "masters", master.name)
