@@ -132,6 +132,7 @@ Id = Literal[
     "pki-missing",
     "pki-unusable",
     "pods-differ",
+    "port-not-reserved",
     "port-taken",
     "preflight-failed",
     "property-unknown",

@@ -31,6 +31,10 @@ LOG_DIRS = ("/var/log/alluxio", "/home/a/log", "/dev/shm/log")
 ALLUXIO_USERS = ("alluxio", "_a-1")
 PLAIN_PORTS = (2, 1022, 1025, 2378, 65534)
 RPC_PORTS = (*PORTS, 29999)
+#: As a host with such ports needs it (:mod:`provision.host.connection_ports`).
+RESERVE = "echo {} >/proc/sys/net/ipv4/ip_local_reserved_ports".format(
+    ",".join(str(port) for port in sorted({*RPC_PORTS, *PLAIN_PORTS}))
+)
 USERS = ("etcd", "etcd", "_e-1", "a" * 31)
 TIMES = ("daily", "hourly", "*:0/15", "Mon..Fri *-*-* 03:00:00", "*-*-01 00:00:00 UTC", "yearly")
 TOKENS = ("t", "a-b_c.d", "x" * 60)

@@ -1174,6 +1174,10 @@ REMEDIES: dict[str, Row | NoRow] = {
     "pods-differ": NoRow(
         "needs pods: tests/component/test_kubernetes.py; its remedy is helm upgrade"
     ),
+    "port-not-reserved": Row(
+        _unit("connection_ports", "a_host_with_a_wider_range"),
+        why=_HOST,
+    ),
     "port-taken": Row(
         _unit("preflight", "TestWorkers::test_a_port"),
         why=_HOST,

@@ -321,7 +321,7 @@ def calls(probe: Probe, mark: str, *, changes: bool = False) -> str:
     if look.units:
         lines.append(f"units {' '.join(map(q, look.units))}")
     if probe.ports:
-        lines.append(f"listeners {' '.join(str(p) for p in probe.ports)}")
+        lines += [f"listeners {' '.join(map(str, probe.ports))}", "connection_ports"]
     if probe.disks:
         _require_lines(probe.disks)
         lines.append(f"disks {' '.join(map(q, probe.disks))}")

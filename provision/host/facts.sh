@@ -94,6 +94,13 @@ tables() {
     done
   done
 }
+connection_ports() { # the range of ports that connections get, and what is reserved of it
+  # Not "read": a shell reads byte by byte, and the kernel gives such a file at once or not at all.
+  line=$(cd /proc/sys/net/ipv4 && exec cat ip_local_port_range ip_local_reserved_ports 2>/dev/null)
+  case $line in *"$nl"*) echo "fact reserved_ports=${line#*"$nl"}";; esac
+  line=${line%%"$nl"*}
+  echo "fact connection_ports=${line%%[!0-9]*} ${line##*[!0-9]}"
+}
 listeners() {
   IFS=$nl
   set -f

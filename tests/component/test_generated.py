@@ -31,7 +31,7 @@ from provision.host.resources import File, Resource
 from provision.inventory.resolved import EtcdCluster, Inventory
 from provision.plans.alluxio import masters
 from tests.component.conftest import SERVES_WITHIN
-from tests.generated import accepted, drawn
+from tests.generated import RESERVE, accepted, drawn
 from tests.unit import hosts
 
 #: How many inventories are tried.
@@ -78,6 +78,7 @@ def etcd_says(inventory: Inventory, binary: Path, folder: Path) -> str:
     cluster = inventory.etcd
     lines = [
         "ip link set lo up",
+        RESERVE,
         "mount --make-rprivate /",
         f"mount --bind {folder}/hosts /etc/hosts",
     ]

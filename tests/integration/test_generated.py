@@ -51,6 +51,14 @@ COUNT = int(os.environ.get("ALXP_GENERATED", "2"))
 #: The member's addresses in these inventories. Its name is in /etc/hosts, with the host's address.
 ADDRESSES = ("10.1.0.1/32", "fd00::1/128")
 NAME = "infra1.example.com"
+#: Waits until no connection of an earlier test has a port of these inventories.
+FREE = " ".join(
+    (
+        "for n in $(seq 80); do ss -Htan state connected",
+        f"'( {' or '.join(f'sport = {port}' for port in generated.RPC_PORTS)} )'",
+        "| grep -q . || exit 0; sleep 1; done; exit 1",
+    )
+)
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +80,10 @@ def addresses(lab: Lab, clean: None) -> Iterator[None]:
     member.run(f"ip addr replace {v4} dev lo; ip -6 addr replace {v6} dev lo nodad")
     other.run(f"ip route replace {v4} via {member.address}")
     lab.on([member, other], f"echo '{member.address} {NAME}' >>/etc/hosts")
+    for host in (member, other):
+        host.run(f"{generated.RESERVE}\n{FREE}", timeout=90)
     yield
+    lab.on([member, other], "echo >/proc/sys/net/ipv4/ip_local_reserved_ports")
     lab.on([member, other], f"sed '/ {NAME}$/d' /etc/hosts >/tmp/h; cat /tmp/h >/etc/hosts")
     lab.on([member, other], "rm /tmp/h; rm -rf /opt/etcd /opt/alluxio /opt/java")
     other.run(f"ip route del {v4}")

@@ -197,6 +197,24 @@ def by_hand(id: str) -> list[str]:
     return [c for c in commands if not c.startswith(("invoke ", "systemctl cat "))]
 
 
+def test_a_port_that_a_connection_may_get_is_said_until_it_is_reserved(lab: Lab) -> None:
+    host, settings = lab.hosts["etcd1"], "/proc/sys/net/ipv4"
+    before = host.read(f"{settings}/ip_local_port_range")
+    host.run(f"echo 1024 65535 >{settings}/ip_local_port_range")
+    host.run(f"echo 2379 >{settings}/ip_local_reserved_ports")
+    try:
+        told = lab.invoke("deploy-etcd", None, "--dry-run").expect(0, "while one has 2380, the")
+        assert told.text.count("the kernel gives ports 1024 to 65535 to connections") == 1
+        (remedy,) = re.findall(r"sysctl (net\S+=[0-9,]+);", told.text)
+        host.run(f"echo {remedy.partition('=')[2]} >{settings}/ip_local_reserved_ports")
+        told = lab.invoke("deploy-etcd", None, "--dry-run").expect(0, "nothing was changed")
+        assert "connections" not in told.text
+        assert host.read(f"{settings}/ip_local_reserved_ports") == "2379-2380"
+    finally:
+        host.run(f"echo {before} >{settings}/ip_local_port_range")
+        host.run(f"echo >{settings}/ip_local_reserved_ports")
+
+
 def test_a_cloned_machine_id_is_said(lab: Lab) -> None:
     etcd0, etcd1, _ = lab.etcd
     with file(etcd1, "/etc/machine-id", etcd0.read("/etc/machine-id")):
