@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import json
 import tracemalloc
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,14 @@ import pytest
 
 from provision.alluxio.membership import registrations
 from provision.alluxio.membership.registrations import Entry, Registration, RegistrationSnapshot
+from provision.alluxio.worker import desired
+from provision.alluxio.worker.desired import Artifacts
 from provision.check_nodes.verdict import NodeVerdict, State
 from provision.check_nodes.verdicts import verdicts
 from provision.etcd.api.values import KeyValue
 from provision.inventory import load
-from provision.inventory.resolved import Inventory
+from provision.inventory.resolved import AlluxioWorker, Inventory
+from tests.unit.hosts import TARBALL
 
 WORKERS = 2000
 INVENTORY = """\
@@ -134,3 +139,32 @@ def test_what_workers_share_is_kept_once() -> None:
     live = next(iter(seen.live))
     assert live is next(iter(seen.authorized))
     assert seen.live[live].registration is seen.authorized[live].registration
+
+
+class Looked(tuple[AlluxioWorker, ...]):
+    """Counts how often somebody goes through all of it."""
+
+    __slots__ = ()
+    times = 0
+
+    def __iter__(self) -> Iterator[AlluxioWorker]:
+        Looked.times += 1
+        return super().__iter__()
+
+
+def test_what_a_worker_shall_have_is_known_without_a_look_at_the_others(
+    inventory: Inventory,
+) -> None:
+    """Or else the work for all of them grows with their square."""
+    assert inventory.alluxio is not None
+    workers = Looked(inventory.alluxio.workers)
+    alluxio = replace(inventory.alluxio, workers=workers)
+    some = workers[:20]
+    Looked.times = 0
+    for w in some:
+        desired.probe(alluxio, w, Artifacts(TARBALL, None))
+    assert Looked.times <= 1
+    # Others are not taken for these.
+    fewer = replace(alluxio, workers=some)
+    texts = [desired.hosts_file("c", a.workers).count(b"\nworker") for a in (alluxio, fewer)]
+    assert texts == [WORKERS, 20]

@@ -334,10 +334,27 @@ def units_of(worker: AlluxioWorker | None, master: AlluxioMaster | None) -> tupl
     return (*([UNIT] if worker else []), *([MASTER_UNIT] if master else []))
 
 
+class _Hosts:
+    """Workers or masters, as one key: each of 10,000 hosts looks at all of them otherwise."""
+
+    def __init__(self, hosts: Sequence[AlluxioWorker | AlluxioMaster]) -> None:
+        self.hosts = hosts
+
+    def __hash__(self) -> int:
+        return id(self.hosts)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Hosts) and self.hosts is other.hosts
+
+
 @functools.lru_cache(maxsize=8)
-def hosts_file(cluster: str, hostnames: tuple[str, ...]) -> bytes:
+def _hosts_file(cluster: str, of: _Hosts) -> bytes:
+    return render("workers", cluster=cluster, hostnames=[host.hostname for host in of.hosts])
+
+
+def hosts_file(cluster: str, hosts: Sequence[AlluxioWorker | AlluxioMaster]) -> bytes:
     """``conf/workers`` or ``conf/masters``: each host has the same one."""
-    return render("workers", cluster=cluster, hostnames=hostnames)
+    return _hosts_file(cluster, _Hosts(hosts))
 
 
 def conf_files(
@@ -363,7 +380,7 @@ def conf_files(
     masters = [
         File(
             f"{conf}/masters",
-            hosts_file(alluxio.name, tuple(m.hostname for m in alluxio.masters)),
+            hosts_file(alluxio.name, alluxio.masters),
         )
     ]
     return (
@@ -383,7 +400,7 @@ def conf_files(
         ),
         File(
             f"{conf}/workers",
-            hosts_file(alluxio.name, tuple(w.hostname for w in alluxio.workers)),
+            hosts_file(alluxio.name, alluxio.workers),
             restarts=units if alluxio.membership.in_file else (),
         ),
         *(masters if alluxio.masters else []),

@@ -46,7 +46,7 @@ def of(alluxio: AlluxioCluster) -> ClientConfig:
     )
     files = {SITE: site.decode()}
     if in_file:
-        hosts = desired.hosts_file(alluxio.name, tuple(w.hostname for w in alluxio.workers))
+        hosts = desired.hosts_file(alluxio.name, alluxio.workers)
         files[WORKERS] = hosts.decode()
     ports = _one_port(alluxio) if in_file else []
     return ClientConfig(files, (*ports, *_unknown(alluxio)))
