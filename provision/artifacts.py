@@ -123,13 +123,13 @@ def remember(artifact: Artifact, cache: Path) -> None:
         tar_reader.keep_stamp(cache, artifact.sha256, artifact.stamp)
 
 
-def fetch_all(sources: Iterable[Source], cache: Path) -> list[Artifact]:
+def fetch_all(sources: Iterable[Source], cache: Path, *, unread: bool = False) -> list[Artifact]:
     """As :func:`fetch`, for several. Raises :class:`PreflightFailed` with the problems of all."""
     found: list[Artifact] = []
     problems: list[Problem] = []
     for source in sources:
         try:
-            found.append(fetch(source, cache))
+            found.append(fetch(source, cache, unread=unread))
         except PreflightFailed as error:
             problems += error.problems
             failed = error

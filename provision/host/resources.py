@@ -8,7 +8,7 @@ from provision.host.diff import Refusal, Resource
 from provision.host.kinds.certificates import Certificate
 from provision.host.kinds.files import MASK, DataDisk, Directory, File, Identity, Link
 from provision.host.kinds.system import MADE_BY, Package, User
-from provision.host.kinds.trees import MARKER, OWNER, Move, Tree
+from provision.host.kinds.trees import MARKER, OWNER, Move, Tree, holds
 from provision.host.kinds.units import Absent, Unit
 
 __all__ = [
@@ -30,4 +30,5 @@ __all__ = [
     "Tree",
     "Unit",
     "User",
+    "holds",
 ]

@@ -70,7 +70,7 @@ class World:
         for n, w in enumerate(before.workers, 1):
             bare = hosts.facts(n)
             self.facts[w.machine] = after(desired.resources(before, w, ARTIFACTS, bare), bare)
-        monkeypatch.setattr(start_workers, "fetch", lambda alluxio: ARTIFACTS)
+        monkeypatch.setattr(start_workers, "fetch", lambda *_, **__: ARTIFACTS)
         monkeypatch.setattr(gather, "gather_facts", self._gather)
         monkeypatch.setattr(moved, "left_to_start_workers", self._moving)
         monkeypatch.setattr(start_workers, "RegistrationGate", self._gate)

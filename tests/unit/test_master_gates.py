@@ -401,7 +401,7 @@ class Look:
     def change(self, name: str, **changed: Any) -> None:
         self.facts[name] = replace(self.facts[name], **changed)
 
-    def _fetch(self, alluxio: AlluxioCluster) -> Artifacts:
+    def _fetch(self, alluxio: AlluxioCluster, *, unread: bool = False) -> Artifacts:
         if isinstance(self.tarballs, Exception):
             raise self.tarballs
         return self.tarballs

@@ -312,7 +312,7 @@ def test_workers_get_the_login_that_etcd_wants_now(
     etcd = fake_etcd.install(monkeypatch)
     etcd.enabled = enabled
     monkeypatch.setattr(forget_worker, "look", lambda *_: registered())
-    monkeypatch.setattr(start_workers, "fetch", lambda _: ARTIFACTS)
+    monkeypatch.setattr(start_workers, "fetch", lambda *_, **__: ARTIFACTS)
     monkeypatch.setattr(start_workers, "host_problems", lambda *_: [])
     monkeypatch.setattr(gather, "gather_facts", lambda *_: (world.facts, []))
     (tmp_path / "p").write_text("secret\n")
@@ -366,7 +366,7 @@ def test_the_etcd_that_runs_is_asked_before_its_new_members_are_there(
 
     fake_etcd.install(monkeypatch)
     monkeypatch.setattr(forget_worker, "look", look)
-    monkeypatch.setattr(start_workers, "fetch", lambda _: ARTIFACTS)
+    monkeypatch.setattr(start_workers, "fetch", lambda *_, **__: ARTIFACTS)
     with Fleet(1) as fleet:
         handle = Etcd(inventory.etcd, fleet)
         told = endpoints.steps(inventory, other, handle, runs)

@@ -171,7 +171,7 @@ class TestLooks:
             return {A: hosts.facts(1)}, [down(B)]
 
         monkeypatch.setattr(gather, "gather_facts", look)
-        monkeypatch.setattr(start_workers, "fetch", lambda _: ARTIFACTS)
+        monkeypatch.setattr(start_workers, "fetch", lambda *_, **__: ARTIFACTS)
         monkeypatch.setattr(masters, "is_primary", lambda *_: False)
         with Fleet(1) as fleet:
             assert list(masters.observe(alluxio, fleet, pair[:1]).facts) == [A]

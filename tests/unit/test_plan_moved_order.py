@@ -176,7 +176,9 @@ class TestEndpoints:
     def told(self, world: World, monkeypatch: pytest.MonkeyPatch) -> Any:
         fake_etcd.install(monkeypatch)
         monkeypatch.setattr(forget_worker, "look", lambda *_: world.seen)
-        monkeypatch.setattr(start_workers, "fetch", lambda _: Artifacts(TARBALL, None, RELEASE))
+        monkeypatch.setattr(
+            start_workers, "fetch", lambda *_, **__: Artifacts(TARBALL, None, RELEASE)
+        )
         inventory = builders.inventory(world.alluxio)
 
         def steps(alluxio: Any = None) -> endpoints.Told:
@@ -263,7 +265,9 @@ class TestEndpoints:
         said: str,
     ) -> None:
         """The members do not wait for it: the workers keep the former endpoints meanwhile."""
-        monkeypatch.setattr(start_workers, "fetch", lambda _: Artifacts(TARBALL, None, contents))
+        monkeypatch.setattr(
+            start_workers, "fetch", lambda *_, **__: Artifacts(TARBALL, None, contents)
+        )
         machine = world.machine("w1")
         values = {**world.facts[machine].values, **changed_.get("values", {})}
         world.facts[machine] = replace(world.facts[machine], values=values)

@@ -99,7 +99,9 @@ class TestFiles:
     ) -> None:
         """Nobody may have the older tarball any more; the declared one is of the newer release."""
         monkeypatch.setattr(
-            start_workers, "fetch", lambda _: pytest.fail("a tarball of Alluxio was looked for")
+            start_workers,
+            "fetch",
+            lambda *_, **__: pytest.fail("a tarball of Alluxio was asked"),
         )
         assert groups(rollback(world)) == [["w1"], ["w2"], ["w3"]]
 
@@ -110,7 +112,7 @@ class TestFiles:
         world.alluxio = replace(world.alluxio, java=Java(source=source))
         asked: list[Source] = []
 
-        def fetch(wanted: Source, cache: Path) -> Artifact:
+        def fetch(wanted: Source, cache: Path, *, unread: bool = False) -> Artifact:
             asked.append(wanted)
             assert cache == artifacts.default_cache()
             return JDK

@@ -68,7 +68,9 @@ class World:
         monkeypatch.setattr(start_workers, "_registered", lambda *_: (None, []))
         nothing = registrations.RegistrationSnapshot("c", 1, {}, {})
         monkeypatch.setattr(forget_worker, "look", lambda *_: nothing)
-        monkeypatch.setattr(start_workers, "fetch", lambda _: Artifacts(TARBALL, None, RELEASE))
+        monkeypatch.setattr(
+            start_workers, "fetch", lambda *_, **__: Artifacts(TARBALL, None, RELEASE)
+        )
 
     def _facts(self, _: Fleet, probes: Mapping[Machine, Probe]) -> dict[Machine, HostFacts]:
         return {m: self.facts[m] for m in probes}

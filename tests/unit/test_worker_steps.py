@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,11 +13,13 @@ from provision.alluxio.membership import registrations
 from provision.alluxio.membership.registrations import RegistrationSnapshot
 from provision.alluxio.worker import desired, membership_switch
 from provision.alluxio.worker.desired import Artifacts
+from provision.artifacts import Artifact
 from provision.engine.plan import Gate
 from provision.errors import PreflightFailed, Problem
 from provision.etcd.api.values import Login
 from provision.etcd.cluster.handle import Etcd
 from provision.host import gather, preflight
+from provision.host.resources import MARKER
 from provision.ids import Id
 from provision.inventory.resolved import AlluxioWorker
 from provision.plans.alluxio import moved, restart_workers, start_workers, worker_preflight
@@ -44,10 +47,14 @@ class Look:
     """``found``: the checks that find a problem."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.monkeypatch = monkeypatch
         self.found: set[str] = set()
         self.away: list[Problem] = []
         self.missing: list[Problem] = []
         self.tarballs: Artifacts | PreflightFailed = ARTIFACTS
+        self.facts = hosts.facts(1)
+        #: Whether a tarball need not be read, at each look at the tarballs.
+        self.unread: list[bool] = []
         self.registered: RegistrationSnapshot | None = SNAPSHOT
         self.others: list[Any] = ["moved"]
         self.switched = False
@@ -64,7 +71,7 @@ class Look:
         monkeypatch.setattr(
             gather,
             "gather_facts",
-            lambda _, probes: ({m: hosts.facts(1) for m in probes}, self.away),
+            lambda _, probes: ({m: self.facts for m in probes}, self.away),
         )
 
     def _check(self, name: str, error_id: Id) -> Any:
@@ -73,7 +80,8 @@ class Look:
 
         return check
 
-    def _fetch(self, alluxio: object) -> Artifacts:
+    def _fetch(self, alluxio: object, *, unread: bool = False) -> Artifacts:
+        self.unread.append(unread)
         if isinstance(self.tarballs, PreflightFailed):
             raise self.tarballs
         return self.tarballs
@@ -122,6 +130,44 @@ class TestObserve:
         assert look.refused() == ["alluxio.source", "hosts"]
         look.found = set()
         assert look.observe(ARTIFACTS).artifacts == ARTIFACTS
+
+    @pytest.mark.parametrize(
+        ("alluxio", "jdk", "unread"),
+        [
+            ("a" * 64, "b" * 64, [True]),
+            ("1" * 64, "b" * 64, [True, False]),
+            (None, "b" * 64, [True, False]),
+            ("a" * 64, "1" * 64, [True, False]),
+            ("a" * 64, None, [True, False]),
+        ],
+        ids=["has both", "another release", "no release", "another JDK", "no JDK"],
+    )
+    def test_a_tarball_that_no_host_is_to_get_is_not_read(
+        self, look: Look, alluxio: str | None, jdk: str | None, unread: list[bool]
+    ) -> None:
+        its = Artifact(Path("jdk-11.tar.gz"), "b" * 64, 1, unread=True)
+        look.tarballs = Artifacts(replace(TARBALL, unread=True), its)
+        there = {"/opt/alluxio/313": alluxio, "/opt/java/jdk-11": jdk}
+        marked = {f"{path}/{MARKER}": hosts.text(said) for path, said in there.items() if said}
+        look.facts = hosts.facts(1, paths=marked)
+        assert look.observe().artifacts is look.tarballs
+        assert look.unread == unread
+
+    def test_a_tarball_that_has_been_read_is_not_read_again(self, look: Look) -> None:
+        look.observe()
+        assert look.unread == [True]
+
+    def test_a_tarball_that_a_host_is_to_get_and_that_was_changed(self, look: Look) -> None:
+        wrong = Problem("alluxio.tar.gz", "sha256 is 1", id="checksum-mismatch")
+
+        def fetch(_: object, *, unread: bool = False) -> Artifacts:
+            if unread:
+                return Artifacts(replace(TARBALL, unread=True), None)
+            raise PreflightFailed("sha256 is 1", [wrong], id="checksum-mismatch")
+
+        look.monkeypatch.setattr(start_workers, "fetch", fetch)
+        look.found = {"hosts"}
+        assert look.refused() == ["alluxio.tar.gz", "hosts"]
 
     def test_what_was_seen(self, look: Look) -> None:
         found = look.observe()

@@ -91,6 +91,11 @@ fi
 """
 
 
+def holds(facts: HostFacts, path: str, artifact: Artifact) -> bool:
+    """Whether the tree at ``path`` was unpacked from ``artifact``."""
+    return (facts.text(f"{path}/{MARKER}") or "").strip() == artifact.sha256
+
+
 @dataclass(frozen=True, slots=True)
 class Tree(Resource):
     """A tarball unpacked at ``path`` without its top folder. Its digest is kept inside.
@@ -127,7 +132,7 @@ class Tree(Resource):
         return [Change(what, upload=self, restarts=self.restarts)]
 
     def after(self, facts: HostFacts) -> HostFacts:
-        if (facts.text(self.marker) or "").strip() == self.artifact.sha256:
+        if holds(facts, self.path, self.artifact):
             return facts
         restarts: tuple[str, ...] = ()
         if self.path in facts.paths:

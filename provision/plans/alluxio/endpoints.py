@@ -38,7 +38,7 @@ def steps(
     unreachable hosts are left alone, too; the change of etcd's members does not wait for them.
     Authentication counts as it is in etcd, not as it is declared: see :func:`_as_it_is`.
     """
-    tarballs = start_workers.fetch(alluxio)
+    tarballs = start_workers.fetch(alluxio, unread=True)
     probes = {w.machine: desired.probe(alluxio, w, tarballs) for w in alluxio.workers}
     facts, absent = gather.gather_facts(etcd.fleet, probes)
     remedy = "run invoke start-workers when it is back"
@@ -84,6 +84,7 @@ def steps(
             return Told([], [*notes, *differing], False)
         alluxio, inventory = fits, replace(inventory, alluxio=fits)
     here = {w.machine: facts[w.machine] for w in running}
+    tarballs = start_workers.certain(alluxio, tarballs, here.values())
     found = start_workers.host_problems(
         alluxio, running, tarballs, etcd.fleet, {m: probes[m] for m in here}, here
     )

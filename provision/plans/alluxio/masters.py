@@ -101,7 +101,7 @@ def observe(
     problems: list[Problem] = []
     tarballs = None
     with preflight.noting(problems):
-        tarballs = start_workers.fetch(alluxio)
+        tarballs = start_workers.fetch(alluxio, unread=True)
     probes = {
         m.machine: _probe(alluxio, m, tarballs) if tarballs else Probe(kinds=PREFLIGHT)
         for m in chosen
@@ -112,6 +112,9 @@ def observe(
     facts = {machine: seen for machine, seen in everyone.items() if machine in probes}
     away = {machine.host for machine in probes if machine not in facts}
     problems += [p for p in unreachable if p.where.partition(" (")[0] in away]
+    if tarballs:
+        with preflight.noting(problems):
+            tarballs = start_workers.certain(alluxio, tarballs, facts.values())
     problems += fitness.problems(
         fleet,
         alluxio.name,

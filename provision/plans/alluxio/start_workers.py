@@ -16,6 +16,7 @@ from provision.alluxio.membership import clusters, registrations, type_change
 from provision.alluxio.worker import (
     attempt,
     desired,
+    java,
     membership_switch,
     state,
     stores,
@@ -28,6 +29,7 @@ from provision.etcd.cluster.handle import Etcd
 from provision.host import fitness, gather, preflight
 from provision.host.diff import Change, changes
 from provision.host.facts import PREFLIGHT, HostFacts, Probe, merged
+from provision.host.resources import holds
 from provision.inventory import sizes
 from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, Inventory, Machine
 from provision.plans.alluxio import join_conflict, moved, worker_preflight
@@ -65,18 +67,32 @@ class WorkersState:
     ready: frozenset[str] = frozenset()
 
 
-def fetch(alluxio: AlluxioCluster) -> Artifacts:
-    """The tarballs of ``alluxio``, checked. Raises :class:`PreflightFailed`."""
+def fetch(alluxio: AlluxioCluster, *, unread: bool = False) -> Artifacts:
+    """The tarballs of ``alluxio``, checked. Raises :class:`PreflightFailed`.
+
+    ``unread``: as of :func:`artifacts.fetch`. Then :func:`certain` comes with the hosts' facts.
+    """
     cache = artifacts.default_cache()
     jdk = alluxio.java.source
-    release, *more = artifacts.fetch_all(
-        (alluxio.source, *([jdk] if jdk is not None else [])), cache
-    )
+    sources = (alluxio.source, *([jdk] if jdk is not None else []))
+    release, *more = artifacts.fetch_all(sources, cache, unread=unread)
     return Artifacts(
         alluxio=release,
         jdk=more[0] if more else None,
         release=tarball.contents(release, cache),
     )
+
+
+def certain(alluxio: AlluxioCluster, tarballs: Artifacts, facts: Iterable[HostFacts]) -> Artifacts:
+    """``tarballs``; read again, if a host of ``facts`` is to get one that was not read. Raises
+    :class:`PreflightFailed`."""
+    trees = [(desired.home(alluxio), tarballs.alluxio)]
+    if tarballs.jdk is not None:
+        trees.append((java.tree(alluxio, tarballs.jdk.path.name), tarballs.jdk))
+    unread = [(path, artifact) for path, artifact in trees if artifact.unread]
+    if all(holds(f, path, artifact) for f in facts for path, artifact in unread):
+        return tarballs
+    return fetch(alluxio)
 
 
 def observe(
@@ -97,7 +113,7 @@ def observe(
         asking = pool.submit(_registered, alluxio, etcd)
         problems: list[Problem] = []
         with preflight.noting(problems):
-            tarballs = tarballs or fetch(alluxio)
+            tarballs = tarballs or fetch(alluxio, unread=True)
         probes = {
             w.machine: desired.probe(alluxio, w, tarballs) if tarballs else Probe(kinds=PREFLIGHT)
             for w in chosen
@@ -107,6 +123,9 @@ def observe(
             probes = {m: merged([probe, asked[m]]) for m, probe in probes.items()}
         facts, unreachable = gather.gather_facts(etcd.fleet, probes)
         problems += unreachable
+        if tarballs:
+            with preflight.noting(problems):
+                tarballs = certain(alluxio, tarballs, facts.values())
         problems += host_problems(alluxio, chosen, tarballs, etcd.fleet, probes, facts)
         if tarballs:
             problems += worker_preflight.workers(alluxio, chosen, tarballs, facts)

@@ -300,7 +300,7 @@ def _workers(
     alluxio = inventory.alluxio
     if alluxio is None or not alluxio.membership.in_etcd:
         return [], []
-    tarballs = start_workers.fetch(alluxio)
+    tarballs = start_workers.fetch(alluxio, unread=True)  # no host gets one
     probes = {w.machine: workers_desired.probe(alluxio, w, tarballs) for w in alluxio.workers}
     seen, absent = gather.gather_facts(etcd.fleet, probes)
     if absent:

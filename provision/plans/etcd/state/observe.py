@@ -18,7 +18,7 @@ from provision.etcd.member import desired, membership_diff, recovery_marker, rou
 from provision.etcd.member.membership_diff import MemberList
 from provision.host import fitness, gather, preflight
 from provision.host.facts import HostFacts, Probe
-from provision.host.resources import MARKER
+from provision.host.resources import MARKER, holds
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Machine
 from provision.plans.etcd.state import member_preflight
 
@@ -225,8 +225,8 @@ def _is_everywhere(
     cluster: EtcdCluster, artifact: Artifact, facts: Mapping[Machine, HostFacts]
 ) -> bool:
     """Whether every host has what the tarball holds."""
-    marker = f"{cluster.install_dir}/{cluster.version}/{MARKER}"
-    return all((f.text(marker) or "").strip() == artifact.sha256 for f in facts.values())
+    tree = f"{cluster.install_dir}/{cluster.version}"
+    return all(holds(f, tree, artifact) for f in facts.values())
 
 
 def _rooms(
