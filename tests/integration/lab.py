@@ -28,6 +28,7 @@ from tests import documents, forks, recording
 
 from .release import REPO as REPO
 from .release import absolute, merged, named
+from .shells import Shell
 
 #: Keys and SSH configuration of this process's lab; artifacts are in .lab for all of them.
 SSH = Path(os.environ.get("ALXP_LAB_STATE", REPO / ".lab")) / "ssh"
@@ -86,6 +87,7 @@ class Host:
     def __init__(self, name: str, address: str, sockets: Path) -> None:
         self.name, self.address = name, address
         self._ssh = ["ssh", "-F", str(SSH_CONFIG), "-o", f"ControlPath={sockets / name}"]
+        self._shell = Shell([*self._ssh, name, "sudo", "sh"])
 
     def __repr__(self) -> str:
         return self.name
@@ -96,6 +98,7 @@ class Host:
         subprocess.run(command, check=True, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def disconnect(self) -> None:
+        self._shell.close()
         subprocess.run([*self._ssh, "-O", "exit", self.name], check=False, capture_output=True)
 
     def reconnect(self) -> None:
@@ -106,19 +109,10 @@ class Host:
 
     def run(self, script: str, *, check: bool = True, timeout: float = 60) -> str:
         """The output of a shell script, run as root. It must succeed unless ``check`` is off."""
-        done = subprocess.run(
-            [*self._ssh, self.name, "sudo", "sh", "-s"],
-            input=f"set -e\n{script}\n",
-            capture_output=True,
-            text=True,
-            timeout=timeout * RELEASE.patience,
-            check=False,
-        )
-        if check and done.returncode:
-            raise AssertionError(
-                f"{self}: exit code {done.returncode} of:\n{script}\n{done.stderr}"
-            )
-        return done.stdout.strip()
+        code, out, err = self._shell.run(f"set -e\n{script}", timeout * RELEASE.patience)
+        if check and code:
+            raise AssertionError(f"{self}: exit code {code} of:\n{script}\n{err}")
+        return out.strip()
 
     def read(self, path: str) -> str:
         return self.run(f"cat {shlex.quote(path)}")
