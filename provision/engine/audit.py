@@ -24,6 +24,7 @@ from typing import TypedDict
 from provision import bounds
 from provision.errors import UsageError
 from provision.files import make_folder, read_text
+from provision.host.diff import AWAY
 from provision.ssh.session import Session
 from provision.text import document, printable
 
@@ -106,8 +107,8 @@ def lines(by: Author, name: str, changes: Sequence[str]) -> str:
 audit_done=0
 audit() {{
   [ "$1" = 0 ] && audit_result=ok || audit_result=failed
-  install -d -m 0750 {HOST_DIR}
-  if [ "$(stat -c %s {HOST_LOG} 2>/dev/null || echo 0)" -ge {MAX_BYTES} ]; then
+  [ -d {HOST_DIR} ] || install -d -m 0750 {HOST_DIR}
+  if [ -e {HOST_LOG} ] && [ "$(stat -c %s {HOST_LOG} 2>/dev/null || echo 0)" -ge {MAX_BYTES} ]; then
     mv -f {HOST_LOG} {HOST_LOG}.1
   fi
   umask 027
@@ -117,7 +118,7 @@ audit() {{
 audit_end() {{
   audit_status=$?
   set +e
-  rm -f "$t"
+  {AWAY}
   (audit $audit_status) 2>/dev/null
   exit $audit_status
 }}

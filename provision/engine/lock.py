@@ -24,7 +24,7 @@ from datetime import datetime, timezone
 
 from provision import progress
 from provision.errors import ChangeFailed, Locked, PreflightFailed, Problem, ProvisionError
-from provision.host.facts import STATE_DIR, STATE_FOLDER
+from provision.host.facts import STATE_DIR, state_file
 from provision.inventory.resolved import Machine
 from provision.ssh.session import Fleet, Held, Session, failures
 from provision.text import printable
@@ -104,8 +104,9 @@ def held(fleet: Fleet, machines: Sequence[Machine], command: str) -> Iterator[Ca
 
 def _take(session: Session, me: str, since: float) -> Held:
     command = f"""\
-{STATE_FOLDER}; used=; [ ! -e {STATE_DIR}/run.lock ] || used=yes
-exec 9>>{STATE_DIR}/run.lock; chmod 0600 {STATE_DIR}/run.lock
+used=; [ ! -e {STATE_DIR}/run.lock ] || used=yes
+{state_file(f"{STATE_DIR}/run.lock")}
+exec 9>>{STATE_DIR}/run.lock
 if ! flock -n 9; then echo "taken $(cat {STATE_DIR}/run.lock)"; exit 0; fi
 last=; [ ! -f {LAST_USE} ] || [ {STATE_DIR}/run.lock -nt {LAST_USE} ] || read -r last <{LAST_USE}
 read -r up _ </proc/uptime

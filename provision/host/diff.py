@@ -18,11 +18,11 @@ from provision.host import safely, tool_version
 from provision.host.effects import Effect
 from provision.host.facts import (
     BATCH_LOCK,
-    STATE_FOLDER,
     HostFacts,
     Observable,
     Place,
     restart_mark,
+    state_file,
 )
 from provision.host.predict import in_order
 from provision.ids import Id
@@ -34,6 +34,8 @@ NEW = "--- /dev/null\n"
 #: without the second one: a process less for most looks. Earlier versions of this tool empty the
 #: file when they take the lock, and leave it so.
 WORKS, ENDED = "works", "ended"
+#: Takes away the file that is being written, when the batch is cut off.
+AWAY = '[ -z "$t" ] || [ ! -e "$t" ] || rm -f "$t"'
 #: Seconds that a batch waits for the batch of a killed run to end.
 BATCH_LOCK_SECONDS = 120
 
@@ -150,8 +152,8 @@ def batch(todo: Sequence[Change], audit: str = "") -> str:
     lines = [
         "set -e",
         "umask 022",  # mktemp makes files, with mode 0600 under any umask
-        STATE_FOLDER,
-        f"exec 9>>{BATCH_LOCK}; chmod 0600 {BATCH_LOCK}",
+        state_file(BATCH_LOCK),
+        f"exec 9>>{BATCH_LOCK}",
         f"timeout {BATCH_LOCK_SECONDS} flock 9 || {{",  # busybox's flock has no -w
         '  echo "a batch of an earlier run is still running" >&2',
         "  exit 1",
@@ -166,7 +168,7 @@ def batch(todo: Sequence[Change], audit: str = "") -> str:
     if audit:
         lines.append(audit)
     else:
-        lines += ["trap 'rm -f \"$t\"' EXIT", "trap 'exit 129' HUP", "trap 'exit 141' PIPE"]
+        lines += [f"trap '{AWAY}' EXIT", "trap 'exit 129' HUP", "trap 'exit 141' PIPE"]
     for number, change in enumerate(todo):
         if change.script:
             lines.append(change.script)

@@ -40,7 +40,7 @@ STATE_DIR = "/run/alluxio-provision"
 BATCH_LOCK = f"{STATE_DIR}/batch.lock"
 #: Shell lines that make the folder. Nobody but root may open a lock in it: whoever can open a file,
 #: for reading only, can lock it.
-STATE_FOLDER = f"(umask 077; mkdir -p {STATE_DIR}); chmod 0700 {STATE_DIR}"
+STATE_FOLDER = f"[ -d {STATE_DIR} ] || (umask 077; mkdir -p {STATE_DIR}); chmod go= {STATE_DIR}"
 #: The script sends the content of files up to this size (bytes).
 CONTENT_LIMIT = 256 << 10
 BEGIN, END = "@@begin", "@@end"
@@ -282,6 +282,14 @@ class HostFacts:
 #: Puts small pieces of output together: "obs" is what dd(1) collects before it writes (POSIX). Each
 #: line of a shell would be a packet of its own, for sshd and for us.
 TOGETHER = "{ ! command -v dd >/dev/null || exec dd ibs=65536 obs=65536 2>/dev/null; exec cat; }"
+
+
+def state_file(path: str) -> str:
+    """Shell lines that make ``path`` in the state's folder, for root alone, if it is missing."""
+    return (
+        f"(umask 077; [ -d {STATE_DIR} ] || mkdir -p {STATE_DIR}; : >>{path})\n"
+        f"chmod go= {STATE_DIR} {path}"
+    )
 
 
 def script(probe: Probe, *, changes: bool = False) -> str:

@@ -33,7 +33,7 @@ def note_path(path: str) -> str:
 
 def made(path: str) -> str:
     """Shell lines that note that the tool makes the folder ``path``."""
-    return f"(umask 077; mkdir -p {NOTES}; : >{note_path(path)})"
+    return f"(umask 077; [ -d {NOTES} ] || mkdir -p {NOTES}; : >{note_path(path)})"
 
 
 def made_if_missing(path: str) -> str:

@@ -27,7 +27,9 @@ _NOBODY = 65534
 #: Shell functions for scripts that run as root:
 #:
 #: ``walk DIR`` goes to DIR; ``made=yes walk DIR`` also makes the missing folders on the way. Only
-#: where root alone can change names is a link followed. Call it in a subshell.
+#: where root alone can change names is a link followed. Call it in a subshell. Where DIR is no link
+#: and root alone can change every name on the way (``on_roots_way``), one look proves it: nobody
+#: can change the names afterwards. Elsewhere each folder is proven when root is in it.
 #:
 #: ``folder DIR OWNER:GROUP MODE`` makes DIR, or changes its owner and mode. The new mode comes
 #: first, so that a service that reads in it can read all the time.
@@ -41,16 +43,29 @@ _NOBODY = 65534
 #:
 #: ``as USER COMMAND…`` runs COMMAND as USER. A process of a user can be taken over by that user: so
 #: it gets neither the batch's lock nor its input and output.
-FUNCTIONS = r"""is_roots() {
-  case $2 in *[2367] | *[2367]?) return 1;; esac
-  [ "$1" = 0 ] || [ "$1" = "$(id -u)" ]
+FUNCTIONS = r"""me=0
+[ -O /proc/1 ] || me=$(id -u)
+is_roots() {
+  case $2 in d????-??-?) ;; *) return 1;; esac
+  [ "$1" = 0 ] || [ "$1" = "$me" ]
 }
 walk() {
+  alone=yes
+  if on_roots_way "$1"; then
+    if [ -z "$last" ] && [ -n "${made-}" ]; then
+      mkdir -m 755 "$1" || return
+      last=$me:drwxr-xr-x
+    fi
+    cd -P "$1" 2>/dev/null || { echo "$1: there is no folder ${1##*/}" >&2; return 1; }
+    is_roots "${last%%:*}" "${last#*:}" || alone=
+    return 0
+  fi
   cd -P / || return
-  way=${1#/} alone=yes
+  way=${1#/}
+  set -- "$1" $(stat -c "%u %A %d:%i" .)
   while :; do
-    here=$(stat -c "%u %a %d:%i" .) || return
-    is_roots $here || alone=
+    is_roots "${2-}" "${3-}" || alone=
+    here=${4-}
     [ -n "$way" ] || return 0
     name=${way%%/*}
     case $way in */*) way=${way#*/};; *) way=;; esac
@@ -59,28 +74,45 @@ walk() {
       mkdir -m 755 "./$name" || return
     fi
     cd -P "./$name" 2>/dev/null || { echo "$1: there is no folder $name" >&2; return 1; }
-    real_folder "${here##* }" "$name" || own_link || {
+    set -- "$1" $(stat -c "%u %A %d:%i" . .. "../$name" 2>/dev/null)
+    { [ "${7-}" = "$here" ] && [ "${4-}" = "${10-}" ]; } || own_link || {
       echo "$1: $name is a link, and others than root could have made it" >&2
       return 1
     }
   done
 }
-real_folder() {
-  set -- "$1" $(stat -c %d:%i .. . "../$2" 2>/dev/null)
-  [ "$1" = "$2" ] && [ "$3" = "${4-}" ]
+on_roots_way() {
+  at= left=${1#/} last=$1
+  set -- /
+  while :; do
+    case $left in */*) ;; *) break;; esac
+    at=$at/${left%%/*} left=${left#*/}
+    set -- "$@" "$at"
+  done
+  count=$#
+  set -- $(stat -c %u:%A "$@" "$last" 2>/dev/null)
+  while [ "$count" -gt 0 ]; do
+    is_roots "${1%%:*}" "${1#*:}" || return
+    shift
+    count=$((count - 1))
+  done
+  last=${1-}
+  case $last in '' | *:d*) ;; *) return 1;; esac
 }
 own_link() {
   [ -n "$alone" ] || return
   up=.
   until [ "$(stat -c %d:%i $up)" = "$(stat -c %d:%i /)" ]; do
     up=$up/..
-    is_roots $(stat -c "%u %a" $up) || return
+    is_roots $(stat -c "%u %A" $up) || return
   done
 }
 folder() (
   made=yes walk "$1" || exit 1
   # A mode in numbers alone leaves these two bits of a folder.
-  chmod ug-s . && chmod "$3" . && chown "$2" .
+  { [ ! -u . ] && [ ! -g . ]; } || chmod ug-s . || exit
+  chmod "$3" . || exit
+  { [ "$2" = root:root ] && [ -O . ] && [ -G . ]; } || chown "$2" .
 )
 as() {
   as=$1
@@ -95,9 +127,9 @@ owner() {
   seconds=$1
   shift
   as=$(stat -c "%u %g" .) || return
-  if [ "${as% *}" != "$(id -u)" ]; then
+  if [ "${as% *}" != "$me" ]; then
     as="setpriv --reuid ${as% *} --regid ${as#* } --clear-groups"
-  elif [ -n "$alone" ] || [ "$(id -u)" != 0 ]; then
+  elif [ -n "$alone" ] || [ "$me" != 0 ]; then
     as=
   else
     echo "$(pwd -P) is root's, but others can change it, or the way to it" >&2

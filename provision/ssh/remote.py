@@ -49,6 +49,11 @@ class Marks:
         return f"\n--{self.token}-end--\n".encode()
 
 
+#: Whether the login is root. The first process is root's. Only where it cannot be seen (proc(5),
+#: hidepid=) a program is asked, as each command would need one.
+_IS_ROOT = '[ -O /proc/1 ] || { [ ! -e /proc/1 ] && [ "$(id -u)" = 0 ]; }'
+
+
 def command_line(command: str, marks: Marks, *, password: bool = False) -> str:
     """What the login shell is to run, so that root runs ``command`` in :data:`ENVIRONMENT`.
 
@@ -66,7 +71,7 @@ def command_line(command: str, marks: Marks, *, password: bool = False) -> str:
     # The login's own folders come last: sudo may be in one of them.
     start = (
         f"PATH={PATH}:$PATH LC_ALL=C; export PATH LC_ALL; echo {login}; echo {login} >&2; "
-        f'if [ "$(id -u)" = 0 ]; then {"IFS= read -r p; p=; " if password else ""}'
+        f"if {_IS_ROOT}; then {'IFS= read -r p; p=; ' if password else ''}"
         f"exec sh -c {shlex.quote(as_root)}; fi; "
     )
     if not password:

@@ -145,11 +145,16 @@ class File(Resource):
     def write(self) -> str:
         """The script that writes the file, and that sets ``t`` while it does."""
         path = shlex.quote(self.path)
-        encoded = base64.encodebytes(self.content or b"").decode()
+        encoded, owners = (
+            base64.encodebytes(self.content or b"").decode(),
+            _owners(self.owner, self.group),
+        )
+        # Root's own is so already, but in a folder that gives its group away.
+        unless = '{ [ -O "$t" ] && [ -G "$t" ]; } || ' if owners == "root:root" else ""
         return (
             f"t=$(mktemp {path}.XXXXXX)\n"
             f"base64 -d >\"$t\" <<'@@end'\n{encoded}@@end\n"
-            f'chown {_owners(self.owner, self.group)} "$t"; chmod {self.mode:04o} "$t"; '
+            f'{unless}chown {owners} "$t"; chmod {self.mode:04o} "$t"; '
             f'mv -f "$t" {path}\n{selinux.label(self.path)}'
         )
 
@@ -234,7 +239,8 @@ class Link(Resource):
         return [
             Change(
                 f"point {self.path} to {self.target}",
-                f"rm -f {path}.new; ln -s {shlex.quote(self.target)} {path}.new\n"
+                f"[ ! -e {path}.new ] && [ ! -L {path}.new ] || rm -f {path}.new\n"
+                f"ln -s {shlex.quote(self.target)} {path}.new\n"
                 # uutils 0.0.30 replaces no link to a folder. GNU's mv does it in one step.
                 f"mv -fT {path}.new {path} 2>/dev/null || "
                 f"{{ rm -f {path}; mv -fT {path}.new {path}; }}",
