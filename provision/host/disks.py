@@ -87,20 +87,23 @@ def check(folder: str, what: str, remedy: str, *, wait: bool = False) -> str:
 def is_for_next_start(old: str | None, new: bytes) -> bool:
     """Whether a unit's new text differs from the ``old`` text only in lines that need no restart of
     a running service."""
-    if old is None:
-        return False
+    text = new.decode()
+    if old is None or old == text:
+        return old is not None
 
     def rest(text: str) -> list[str]:
         # A command that spans several lines counts as one line.
         lines = text.replace("\\\n", "").splitlines()
         return [line for line in lines if line and not line.startswith(_FOR_NEXT_START)]
 
-    return rest(old) == rest(new.decode())
+    return rest(old) == rest(text)
 
 
 def noted(unit: str | None) -> dict[str, str]:
     """The mount points noted in a unit's text, by path."""
-    found = re.findall(rf"^{NOTE}=(/\S*) (/\S*)$", unit or "", re.MULTILINE)
+    if not unit or NOTE not in unit:  # most have none, and hundreds of units are looked at
+        return {}
+    found = re.findall(rf"^{NOTE}=(/\S*) (/\S*)$", unit, re.MULTILINE)
     return {path: mount for mount, path in found}
 
 

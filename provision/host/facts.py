@@ -669,14 +669,11 @@ class _Parser:
             # Nothing at all of a file that has something: its user could not read it.
             if content == b"" and state.size:
                 content = None
-            found[path] = self._one(
-                replace(
-                    state,
-                    content=content,
-                    sha256=self.hashes.get(path),
-                    target=self.links.get(path),
-                )
-            )
+            sha256, target = self.hashes.get(path), self.links.get(path)
+            if (content, sha256, target) != (None, None, None):
+                plain = (state.kind, state.owner, state.group, state.mode, state.size)
+                state = PathState(*plain, content, sha256, target)
+            found[path] = self._one(state)
         return found
 
     def facts(self, sent_at: float, received_at: float) -> HostFacts:

@@ -19,8 +19,11 @@ from provision.alluxio.worker.desired import Artifacts
 from provision.check_nodes.verdict import NodeVerdict, State
 from provision.check_nodes.verdicts import verdicts
 from provision.etcd.api.values import KeyValue
+from provision.host import facts
 from provision.inventory import load
-from provision.inventory.resolved import AlluxioWorker, Inventory
+from provision.inventory.model import PageStore, Secret
+from provision.inventory.resolved import AlluxioWorker, Inventory, Machine
+from tests.unit import builders
 from tests.unit.hosts import TARBALL
 
 WORKERS = 2000
@@ -168,3 +171,29 @@ def test_what_a_worker_shall_have_is_known_without_a_look_at_the_others(
     fewer = replace(alluxio, workers=some)
     texts = [desired.hosts_file("c", a.workers).count(b"\nworker") for a in (alluxio, fewer)]
     assert texts == [WORKERS, 20]
+
+
+def test_hosts_of_which_the_same_is_asked_have_one_probe(inventory: Inventory) -> None:
+    assert inventory.alluxio is not None
+    artifacts = Artifacts(TARBALL, None)
+    usual = inventory.alluxio.workers[:4]
+    odd: dict[str, Any] = {
+        "rpc_port": 29998,
+        "page_store": PageStore(dirs=["/mnt/pages"], sizes=["1GB"]),
+        "java_home": "/opt/jdk",
+        "properties": {"alluxio.worker.web.port": 30001},
+        "secret_properties": {"s3a.secretKey": Secret(env="PATH")},
+        "env": {"ALLUXIO_WORKER_JAVA_OPTS": "-Dalluxio.worker.web.port=30002"},
+    }
+    others = [
+        usual[0]._replace(machine=Machine(f"odd{n}"), **{field: value})
+        for n, (field, value) in enumerate(odd.items())
+    ]
+    beside = builders.master("m1", usual[1].hostname)
+    alluxio = replace(inventory.alluxio, workers=(*usual, *others), masters=(beside,))
+    found = desired.probes(alluxio, alluxio.workers, artifacts)
+    assert len({id(found[w.machine]) for w in usual}) == 2  # one has a master beside it
+    assert len({id(probe) for probe in found.values()}) == 2 + len(odd)
+    for w in alluxio.workers:
+        own = desired.probe(alluxio, w, artifacts)
+        assert facts.calls(found[w.machine], "mark") == facts.calls(own, "mark"), w

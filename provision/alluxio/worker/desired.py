@@ -431,6 +431,24 @@ def probe(alluxio: AlluxioCluster, worker: AlluxioWorker, artifacts: Artifacts) 
     )
 
 
+def probes(
+    alluxio: AlluxioCluster, workers: Iterable[AlluxioWorker], artifacts: Artifacts
+) -> dict[Machine, Probe]:
+    """The probes of the workers' hosts. Hosts of which the same is asked have the same probe: its
+    files are those of one of them, and say only what to look at."""
+    alike: dict[tuple[object, ...], Probe] = {}
+    found = {}
+    for w in workers:
+        # What workers have in common is one object in an inventory.
+        shared = (w.page_store, w.properties, w.secret_properties, w.env)
+        own = (w.java_home, w.rpc_port, master_on(alluxio, w.machine) is None)
+        key = (*map(id, shared), *own)
+        if key not in alike:
+            alike[key] = probe(alluxio, w, artifacts)
+        found[w.machine] = alike[key]
+    return found
+
+
 def etcd_addresses(alluxio: AlluxioCluster) -> tuple[tuple[str, int], ...]:
     """The hosts and ports at which workers ask etcd; none when it does not have the workers."""
     if not alluxio.membership.in_etcd:

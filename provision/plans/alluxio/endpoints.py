@@ -39,7 +39,7 @@ def steps(
     Authentication counts as it is in etcd, not as it is declared: see :func:`_as_it_is`.
     """
     tarballs = start_workers.fetch(alluxio, unread=True)
-    probes = {w.machine: desired.probe(alluxio, w, tarballs) for w in alluxio.workers}
+    probes = desired.probes(alluxio, alluxio.workers, tarballs)
     facts, absent = gather.gather_facts(etcd.fleet, probes)
     remedy = "run invoke start-workers when it is back"
     notes = [

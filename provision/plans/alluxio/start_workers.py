@@ -114,10 +114,11 @@ def observe(
         problems: list[Problem] = []
         with preflight.noting(problems):
             tarballs = tarballs or fetch(alluxio, unread=True)
-        probes = {
-            w.machine: desired.probe(alluxio, w, tarballs) if tarballs else Probe(kinds=PREFLIGHT)
-            for w in chosen
-        }
+        probes: Mapping[Machine, Probe] = (
+            desired.probes(alluxio, chosen, tarballs)
+            if tarballs
+            else dict.fromkeys((w.machine for w in chosen), Probe(kinds=PREFLIGHT))
+        )
         if ready:
             asked = {w.machine: readiness.probe(alluxio, w) for w in chosen}
             probes = {m: merged([probe, asked[m]]) for m, probe in probes.items()}

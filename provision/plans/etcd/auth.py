@@ -301,7 +301,7 @@ def _workers(
     if alluxio is None or not alluxio.membership.in_etcd:
         return [], []
     tarballs = start_workers.fetch(alluxio, unread=True)  # no host gets one
-    probes = {w.machine: workers_desired.probe(alluxio, w, tarballs) for w in alluxio.workers}
+    probes = workers_desired.probes(alluxio, alluxio.workers, tarballs)
     seen, absent = gather.gather_facts(etcd.fleet, probes)
     if absent:
         # A worker that is left out would be cut off, or would never come back.
