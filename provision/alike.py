@@ -19,6 +19,8 @@ APART = 3
 
 #: What a person decides by: a line for each, however many there are.
 APIECE = frozenset({"data-loss-ahead", "other-clusters-live"})
+#: What has a command with the host's own values: one line only for hosts with the same values.
+EXACT = frozenset({"port-not-reserved"})
 #: A place in a file is no host: each of them has to be seen.
 _PLACE = re.compile(r":\d+(:\d+)?$")
 #: What differs between two texts with one cause: addresses, sizes, times, ids. But a fingerprint is
@@ -36,7 +38,10 @@ def folded(
     counts: dict[object, int] = {}
     for problem in problems:
         names = _names(problem.where)
-        same = problem.id, problem.severity, *(cause(t, names) for t in _texts(problem))
+        texts = _texts(problem)
+        if problem.id not in EXACT:
+            texts = (cause(texts[0], names), cause(texts[1], names))
+        same = problem.id, problem.severity, *texts
         raw = same, problem.where, *_texts(problem)
         if raw in counts:  # the same host may be named for each of its roles
             continue

@@ -107,7 +107,7 @@ def lines(by: Author, name: str, changes: Sequence[str]) -> str:
 audit_done=0
 audit() {{
   [ "$1" = 0 ] && audit_result=ok || audit_result=failed
-  [ -d {HOST_DIR} ] || install -d -m 0750 {HOST_DIR}
+  install -d -m 0750 {HOST_DIR}
   if [ -e {HOST_LOG} ] && [ "$(stat -c %s {HOST_LOG} 2>/dev/null || echo 0)" -ge {MAX_BYTES} ]; then
     mv -f {HOST_LOG} {HOST_LOG}.1
   fi

@@ -11,13 +11,14 @@ ports of etcd and Alluxio, but many hosts have a wider one.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 
 from provision.errors import Problem
 from provision.host.facts import HostFacts, Probe
 from provision.inventory.resolved import Machine
 from provision.text import verb
 
+_RANGE = re.compile(r"(\d{1,5}) (\d{1,5})", re.ASCII)
 _RESERVED = "net.ipv4.ip_local_reserved_ports"
 
 
@@ -29,7 +30,7 @@ def problems(facts: Mapping[Machine, HostFacts], probes: Mapping[Machine, Probe]
         if not ports:
             continue
         low, high = f.values["connection_ports"].split()
-        reserved = [r] if (r := f.values.get("reserved_ports")) else []
+        reserved = [_text(some) for some in _reserved(f)]
         what = (
             f"the kernel gives ports {low} to {high} to connections: while one has "
             f"{' or '.join(ports)}, the service of that port cannot start"
@@ -44,11 +45,11 @@ def problems(facts: Mapping[Machine, HostFacts], probes: Mapping[Machine, Probe]
 
 def given(f: HostFacts, ports: Iterable[int]) -> list[int]:
     """Those of ``ports`` that the kernel of ``f`` may give to a connection."""
-    between = re.fullmatch(r"(\d+) (\d+)", f.values.get("connection_ports", ""), re.ASCII)
+    between = _RANGE.fullmatch(f.values.get("connection_ports", ""))
     if between is None:
         return []
     low, high = int(between[1]), int(between[2])
-    reserved = list(_ranges(f.values.get("reserved_ports", "")))
+    reserved = _reserved(f)
     return [
         port
         for port in dict.fromkeys(ports)
@@ -56,7 +57,11 @@ def given(f: HostFacts, ports: Iterable[int]) -> list[int]:
     ]
 
 
-def _ranges(text: str) -> Iterator[range]:
-    """``1,2-4``, as in the kernel's file."""
-    for part in re.finditer(r"(\d+)(?:-(\d+))?", text, re.ASCII):
-        yield range(int(part[1]), int(part[2] or part[1]) + 1)
+def _reserved(f: HostFacts) -> list[range]:
+    """The ports that ``f`` reserves: ``1,2-4`` in the kernel's file."""
+    parts = re.finditer(r"(\d{1,5})(?:-(\d{1,5}))?", f.values.get("reserved_ports", ""), re.ASCII)
+    return [range(int(part[1]), int(part[2] or part[1]) + 1) for part in parts]
+
+
+def _text(some: range) -> str:
+    return str(some[0]) if len(some) == 1 else f"{some.start}-{some.stop - 1}"

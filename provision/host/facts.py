@@ -292,10 +292,15 @@ def state_file(path: str) -> str:
     )
 
 
-def script(probe: Probe, *, changes: bool = False) -> str:
+def new_mark() -> str:
+    """What ends the frames of one host's answer (:func:`calls`)."""
+    return secrets.token_hex(8)
+
+
+def script(probe: Probe, *, changes: bool = False, mark: str = "") -> str:
     """The shell script that observes ``probe``. It changes nothing. With ``changes``, it also asks
-    for what the scripts need that change a host."""
-    mark = secrets.token_hex(8)
+    for what the scripts need that change a host. Without ``mark`` it gets a new one."""
+    mark = mark or new_mark()
     asked = calls(probe, mark, changes=changes)
     # It says at once that it is here: a host that hangs is known by its silence.
     return f"echo @@here\n{{\n{_library(asked.replace(mark, ''))}\n{asked}\n}} | {TOGETHER}"

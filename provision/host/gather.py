@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from provision.errors import PreflightFailed, Problem
 from provision.host import tool_version, tools
-from provision.host.facts import HostFacts, Probe, Shared, parse, script
+from provision.host.facts import HostFacts, Probe, Shared, new_mark, parse, script
 from provision.host.resources import File
 from provision.inventory.resolved import Machine
 from provision.ssh.session import MANY, Fleet, Session, failures
@@ -40,15 +40,16 @@ def _gather(
     shared = Shared(r.content for p in probes.values() for r in p.resources if isinstance(r, File))
 
     texts: dict[tuple[int, bool], str] = {}
+    mark = new_mark()
 
     def observe(session: Session) -> HostFacts:
         probe = probes[session.machine]
         # What changes need, a host is asked once.
         asked = fleet.changes and session.machine not in fleet.able
-        # The mark of a script is a secret of root's on these hosts: they may have the same.
         text = texts.get((id(probe), asked))
         if text is None:
-            text = texts.setdefault((id(probe), asked), script(probe, changes=asked))
+            text = texts[id(probe), asked] = script(probe, changes=asked, mark=mark)
+        text = text.replace(mark, new_mark())  # no host knows another's
         session.open()
         sent = time.time()
         result = session.run(text, "facts", timeout=FACTS_TIMEOUT, prompt=True)

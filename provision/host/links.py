@@ -70,7 +70,7 @@ def _hides_home(probe: Probe) -> bool:
 def _look(path: str) -> str:
     """A shell command that prints where ``path`` leads, and why root does not go there by it."""
     q = shlex.quote(path)
-    return f'readlink -m -- {q}\nd={q}; until [ -d "$d" ]; do d=${{d%/*}}; done; walk "$d"'
+    return f'readlink -m -- {q}\nd={q}; until [ -d "${{d:-/}}" ]; do d=${{d%/*}}; done; walk "$d"'
 
 
 def judge(path: str, said: str, where: str, *, hides_home: bool) -> list[Problem]:

@@ -3,10 +3,10 @@
 Below such a folder a name proves nothing: between a look and the work on it, the user can put a
 link in its place. So root opens, writes, reads and executes nothing there by name. There are two
 ways. The service's user does it (:func:`become`, :func:`as_user`), or the folder's owner does
-(:func:`as_owner`); what that user could do anyway, an attack gains nothing from. Or root goes there
-step by step, and checks each folder when it is in it: a process has its current folder itself, not
-its name. From there, ``mkdir``, ``rm``, ``mv`` and ``rmdir`` of a single name follow no link, and
-``chown`` and ``chmod`` work on ``.``.
+(:func:`as_owner`); what that user could do anyway, an attack gains nothing from. Or root goes
+there: where others could change a name on the way, step by step, and it checks each folder when it
+is in it. A process has its current folder itself, not its name. From there, ``mkdir``, ``rm``,
+``mv`` and ``rmdir`` of a single name follow no link, and ``chown`` and ``chmod`` work on ``.``.
 
 A service's folder may itself be below a folder of another user. Then its own name proves nothing
 either: root walks to it.
@@ -50,6 +50,7 @@ is_roots() {
   [ "$1" = 0 ] || [ "$1" = "$me" ]
 }
 walk() {
+  set -- "${1:-/}"
   alone=yes
   if on_roots_way "$1"; then
     if [ -z "$last" ] && [ -n "${made-}" ]; then
@@ -64,8 +65,9 @@ walk() {
   way=${1#/}
   set -- "$1" $(stat -c "%u %A %d:%i" .)
   while :; do
-    is_roots "${2-}" "${3-}" || alone=
-    here=${4-}
+    [ -n "${4-}" ] || return
+    is_roots "$2" "$3" || alone=
+    here=$4
     [ -n "$way" ] || return 0
     name=${way%%/*}
     case $way in */*) way=${way#*/};; *) way=;; esac
@@ -75,7 +77,8 @@ walk() {
     fi
     cd -P "./$name" 2>/dev/null || { echo "$1: there is no folder $name" >&2; return 1; }
     set -- "$1" $(stat -c "%u %A %d:%i" . .. "../$name" 2>/dev/null)
-    { [ "${7-}" = "$here" ] && [ "${4-}" = "${10-}" ]; } || own_link || {
+    [ -n "${4-}" ] || return
+    { [ "${7-}" = "$here" ] && [ "$4" = "${10-}" ]; } || own_link || {
       echo "$1: $name is a link, and others than root could have made it" >&2
       return 1
     }
@@ -101,18 +104,20 @@ on_roots_way() {
 }
 own_link() {
   [ -n "$alone" ] || return
-  up=.
-  until [ "$(stat -c %d:%i $up)" = "$(stat -c %d:%i /)" ]; do
+  up=. top=$(stat -c %d:%i /) || return
+  until [ "$(stat -c %d:%i $up)" = "$top" ]; do
     up=$up/..
     is_roots $(stat -c "%u %A" $up) || return
   done
 }
+# Root's first group may be another one.
+is_root_group() { [ -G "$1" ] && [ -G /proc/1 ]; }
 folder() (
   made=yes walk "$1" || exit 1
   # A mode in numbers alone leaves these two bits of a folder.
   { [ ! -u . ] && [ ! -g . ]; } || chmod ug-s . || exit
   chmod "$3" . || exit
-  { [ "$2" = root:root ] && [ -O . ] && [ -G . ]; } || chown "$2" .
+  { [ "$2" = root:root ] && is_root_group . && [ -O . ]; } || chown "$2" .
 )
 as() {
   as=$1

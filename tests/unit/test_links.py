@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from provision.etcd.member import desired, layout
-from provision.host import gather, links
+from provision.host import gather, links, safely
 from provision.host.facts import Probe, Way
 from provision.host.resources import Directory, File, Resource
 from provision.inventory.resolved import Machine
@@ -100,3 +101,16 @@ def test_a_folder_that_the_clusters_unit_names_is_in_use() -> None:
     text = f"X-Alluxio-Provision-Cluster={cluster.name}\nReadWritePaths=/data/etcd\n"
     after = replace(before, paths={layout.UNIT_PATH: hosts.text(text)})
     assert links._behind_a_link(cluster.name, probe, after) == []
+
+
+@pytest.mark.process
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes a link there")
+def test_a_link_directly_below_the_root_that_leads_nowhere(tmp_path: Path) -> None:
+    link = Path("/", f"{tmp_path.parent.name}-nowhere")
+    link.symlink_to("/nowhere")
+    try:
+        script = f"{safely.FUNCTIONS}\n{links._look(f'{link}/etcd')}; pwd"
+        done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, timeout=20)
+    finally:
+        link.unlink()
+    assert (done.stdout, done.stderr) == ("/nowhere/etcd\n/\n", "")

@@ -110,3 +110,50 @@ def test_a_way_that_is_roots_alone_takes_one_look(top: Path) -> None:
     shutil.chown(top / "a", USER)
     went(safely.FUNCTIONS + count, top, [f"{top}/a/b"], "")
     assert looks.read_text().count("look") > 4
+
+
+def test_a_folder_directly_below_the_root(top: Path) -> None:
+    name = f"{top.name}-walked"  # the same name in the current folder is another folder
+    below_root = Path("/", name)
+    (top / name).mkdir()
+    try:
+        below_root.mkdir()
+        for command, left in (
+            (f"(walk '' && pwd -P); (made=yes walk '/' && pwd -P); empty /{name}", "/\n/\n"),
+            (f"mkdir /{name}; echo x >/{name}/x; gone /{name}", ""),
+        ):
+            script = f"cd {top}\n{safely.FUNCTIONS}\n{command}"
+            done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, timeout=60)
+            assert (done.returncode, done.stdout, done.stderr) == (0, left, "")
+            assert not below_root.exists()
+            assert (top / name).is_dir()
+    finally:
+        if below_root.exists():
+            shutil.rmtree(below_root)
+
+
+@pytest.mark.parametrize("fails", [1, 2, 3, 4])
+def test_where_a_look_fails_root_does_not_go(top: Path, fails: int) -> None:
+    """A host that has no memory left, say: what could not be asked proves nothing."""
+    (top / "theirs").mkdir()
+    shutil.chown(top / "theirs", USER)
+    (top / "theirs/link").symlink_to(top)
+    os.lchown(top / "theirs/link", 1, 1)
+    looks = top / "looks"
+    fail = (
+        f'stat() {{ echo x >>{looks}; [ "$(grep -c x {looks})" -lt {fails} ] || return 1\n'
+        'command stat "$@"; }\n'
+    )
+    said, _ = went(safely.FUNCTIONS + fail, top, [f"{top}/theirs/link"], "")
+    assert said.splitlines()[-1] == "refused"
+
+
+@pytest.mark.parametrize("group", [0, 1])
+def test_a_folder_of_roots_has_roots_group(top: Path, group: int) -> None:
+    (top / "a").mkdir()
+    shutil.chown(top / "a", 0, 1)
+    calls = f"folder {top}/a root:root 0750; folder {top}/new root:root 0700"
+    line = ["setpriv", "--regid", str(group), "--clear-groups", "sh", "-c"]
+    subprocess.run([*line, f"{safely.FUNCTIONS}\n{calls}"], check=True, timeout=60)
+    assert [(top / n).stat().st_gid for n in ("a", "new")] == [0, 0]
+    assert [(top / n).stat().st_mode & 0o7777 for n in ("a", "new")] == [0o750, 0o700]

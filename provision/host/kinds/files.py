@@ -150,7 +150,7 @@ class File(Resource):
             _owners(self.owner, self.group),
         )
         # Root's own is so already, but in a folder that gives its group away.
-        unless = '{ [ -O "$t" ] && [ -G "$t" ]; } || ' if owners == "root:root" else ""
+        unless = '{ [ -O "$t" ] && is_root_group "$t"; } || ' if owners == "root:root" else ""
         return (
             f"t=$(mktemp {path}.XXXXXX)\n"
             f"base64 -d >\"$t\" <<'@@end'\n{encoded}@@end\n"
