@@ -31,7 +31,7 @@ ADDED = {
     **dict.fromkeys(("MemoryDenyWriteExecute", "ReadWritePaths", "RestrictRealtime"), 231),
     **dict.fromkeys(("ProtectControlGroups", "ProtectKernelModules"), 232),
     **dict.fromkeys(("ProtectKernelTunables", "RemoveIPC"), 232),
-    **{"RestrictNamespaces": 233, "LockPersonality": 235},
+    **{"RestrictNamespaces": 233, "LockPersonality": 235, "UnsetEnvironment": 235},
     **{"ProtectHostname": 242, "RestrictSUIDSGID": 242, "ProtectKernelLogs": 244},
     **{"ProtectClock": 245, "ProtectProc": 247},
 }
