@@ -262,6 +262,8 @@ class HostFacts:
     pending_restarts: frozenset[str]
     commands: Mapping[str, str]
     ways: Mapping[str, Way] = field(default_factory=dict)
+    #: The users that others have made, and for which there is no group of the same name.
+    groupless: frozenset[str] = frozenset()
     #: What its programs lack that changes need (:mod:`provision.host.tools`).
     lacks: tuple[str, ...] = ()
 
@@ -477,6 +479,7 @@ class _Parser:
         self.data: dict[str, bytes] = {}
         self.hashes: dict[str, str] = {}
         self.users: dict[str, str] = {}
+        self.groupless: set[str] = set()
         self.units: dict[str, UnitState] = {}
         self.listeners: dict[int, Listener] = {}
         self.disks: dict[str, Disk] = {}
@@ -554,6 +557,8 @@ class _Parser:
                 self.hashes[path] = text.split()[0]
             case "user":
                 self.users[rest.split(":", 1)[0]] = self._one(rest)
+            case "groupless":
+                self.groupless.add(rest)
             case "units":
                 self._units(self._until("@@"))
             case "listen":
@@ -691,6 +696,7 @@ class _Parser:
             pending_restarts=frozenset(self.pending),
             commands=self.commands,
             ways=self.ways,
+            groupless=frozenset(self.groupless),
             lacks=tuple(self.lacks),
         )
         return _only(found, self.asked)

@@ -16,7 +16,8 @@ MADE_BY = "made by alluxio-provision"
 
 @dataclass(frozen=True, slots=True)
 class User(Resource):
-    """A system user without login, and its group of the same name."""
+    """A system user without login, and its group of the same name. A user that others have made
+    stays as it is; it may be in another group."""
 
     name: str
     home: str
@@ -26,6 +27,9 @@ class User(Resource):
 
     def change(self, facts: HostFacts, before: HostFacts) -> Sequence[Change]:
         name, home = shlex.quote(self.name), shlex.quote(self.home)
+        if self.name in facts.users:
+            what = f"create system group {self.name}: the user {self.name} is there without it"
+            return [Change(what, f"getent group {name} >/dev/null || groupadd --system {name}")]
         return [
             Change(
                 f"create system user {self.name}",
@@ -38,6 +42,8 @@ class User(Resource):
         ]
 
     def after(self, facts: HostFacts) -> HostFacts:
+        if self.name in facts.groupless:
+            return replace(facts, groupless=facts.groupless - {self.name})
         if self.name in facts.users:
             return facts
         ids = f"{predict.USER_ID}:{predict.USER_ID}"
