@@ -289,7 +289,8 @@ class TestSudo:
 
 
 #: What hosts of others have: a shell that greets, an environment for everybody, a sudo that keeps
-#: it and has no path of its own and records all input and output, a proxy for every service, service users in a group of the site's.
+#: it and has no path of its own and records all input and output, a proxy for every service,
+#: service users in a group of the site's.
 HABITS = r"""
 usermod -s /bin/bash op
 printf '%s\n' 'echo "Welcome to $(hostname)"' 'echo "sudo: a password is required" >&2' >~op/.bashrc
