@@ -79,7 +79,9 @@ class Package(Resource):
 
 
 # The package would start a default instance: policy-rc.d is Debian's way to forbid it. The lines
-# run in a shell of their own, so that their trap does not replace the batch's trap.
+# run in a shell of their own, so that their trap does not replace the batch's trap. apt-get waits
+# for another one (unattended-upgrades, cloud-init) only when it is told to (apt 1.9.11; older ones
+# ignore the option). needrestart would restart services that no plan has named.
 _PACKAGE = """\
 (
 if command -v apt-get >/dev/null; then
@@ -89,7 +91,8 @@ if command -v apt-get >/dev/null; then
     printf '#!/bin/sh\\nexit 101\\n' >$policy
     chmod 755 $policy
   fi
-  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq {names} </dev/null >/dev/null
+  DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1 \\
+    apt-get install -o DPkg::Lock::Timeout=300 -y -qq {names} </dev/null >/dev/null
 elif command -v dnf >/dev/null; then
   dnf install -y -q etcd </dev/null
 else
