@@ -264,6 +264,9 @@ class HostFacts:
     ways: Mapping[str, Way] = field(default_factory=dict)
     #: The users that others have made, and for which there is no group of the same name.
     groupless: frozenset[str] = frozenset()
+    #: Those of the probe's folders of disks in which root cannot write (or above which, if they are
+    #: not there).
+    unwritable: frozenset[str] = frozenset()
     #: What its programs lack that changes need (:mod:`provision.host.tools`).
     lacks: tuple[str, ...] = ()
 
@@ -480,6 +483,7 @@ class _Parser:
         self.hashes: dict[str, str] = {}
         self.users: dict[str, str] = {}
         self.groupless: set[str] = set()
+        self.unwritable: set[str] = set()
         self.units: dict[str, UnitState] = {}
         self.listeners: dict[int, Listener] = {}
         self.disks: dict[str, Disk] = {}
@@ -572,6 +576,8 @@ class _Parser:
                 self.lacks.append(rest)
             case "unasked":
                 self.is_systemd_silent = True
+            case "unwritable":
+                self.unwritable.add(rest)
             case "disk":
                 self.measured.append(rest)
             case "df":
@@ -697,6 +703,7 @@ class _Parser:
             commands=self.commands,
             ways=self.ways,
             groupless=frozenset(self.groupless),
+            unwritable=frozenset(self.unwritable),
             lacks=tuple(self.lacks),
         )
         return _only(found, self.asked)
