@@ -65,6 +65,7 @@ Id = Literal[
     "file-unwritable",
     "folder-in-use",
     "folder-not-roots",
+    "folder-unwritable",
     "foreign-installation",
     "host-key-changed",
     "host-key-unknown",

@@ -712,6 +712,10 @@ REMEDIES: dict[str, Row | NoRow] = {
         _unit("preflight", "a_folder_of_roots_below_one_of_a_service[way1-error]"),
         why=_HOST,
     ),
+    "folder-unwritable": Row(
+        _unit("preflight", "a_folder_that_root_cannot_write_in"),
+        why=_HOST,
+    ),
     "foreign-installation": Row(
         _lab("preflight", "the_remedy_by_hand[an etcd of someone else's]"),
         heals={

@@ -31,7 +31,7 @@ NOTE = "X-Alluxio-Provision-Mount"
 #: Each begins a line of this tool in a unit that matters only at the next start: no restart is due.
 _FOR_NEXT_START = (
     *("#", "RequiresMountsFor=", "ReadWritePaths=", "WorkingDirectory=", "ExecStartPre="),
-    f"{NOTE}=",
+    *("UnsetEnvironment=", "LogsDirectory=", "LogsDirectoryMode=", f"{NOTE}="),
 )
 #: When systemd starts a unit by itself: the seconds that the start waits for the disk, and the
 #: seconds between two looks.

@@ -262,6 +262,11 @@ class HostFacts:
     pending_restarts: frozenset[str]
     commands: Mapping[str, str]
     ways: Mapping[str, Way] = field(default_factory=dict)
+    #: The users that others have made, and for which there is no group of the same name.
+    groupless: frozenset[str] = frozenset()
+    #: Those of the probe's folders of disks in which root cannot write (or above which, if they are
+    #: not there).
+    unwritable: frozenset[str] = frozenset()
     #: What its programs lack that changes need (:mod:`provision.host.tools`).
     lacks: tuple[str, ...] = ()
 
@@ -490,6 +495,8 @@ class _Parser:
         self.data: dict[str, bytes] = {}
         self.hashes: dict[str, str] = {}
         self.users: dict[str, str] = {}
+        self.groupless: set[str] = set()
+        self.unwritable: set[str] = set()
         self.units: dict[str, UnitState] = {}
         self.listeners: dict[int, Listener] = {}
         self.disks: dict[str, Disk] = {}
@@ -567,6 +574,8 @@ class _Parser:
                 self.hashes[path] = text.split()[0]
             case "user":
                 self.users[rest.split(":", 1)[0]] = self._one(rest)
+            case "groupless":
+                self.groupless.add(rest)
             case "units":
                 self._units(self._until("@@"))
             case "listen":
@@ -580,6 +589,8 @@ class _Parser:
                 self.lacks.append(rest)
             case "unasked":
                 self.is_systemd_silent = True
+            case "unwritable":
+                self.unwritable.add(rest)
             case "disk":
                 self.measured.append(rest)
             case "df":
@@ -701,6 +712,8 @@ class _Parser:
             pending_restarts=frozenset(self.pending),
             commands=self.commands,
             ways=self.ways,
+            groupless=frozenset(self.groupless),
+            unwritable=frozenset(self.unwritable),
             lacks=tuple(self.lacks),
         )
         return _only(found, self.asked)

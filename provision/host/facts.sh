@@ -343,11 +343,18 @@ hashes() {
     case ${#sum} in 64) printf 'hash %s|%s\n' "$f" "$sum";; esac
   done
 }
-users() {
+users() { # of a user that this tool has not made, whether there is a group of its name
+  others=
   for line in $(getent passwd "$@"); do
     printf 'user %s\n' "$line"
+    case $line in *:'made by alluxio-provision':*) ;; *) others="$others$nl${line%%:*}";; esac
     line=${line#*:*:}
     theirs="$theirs${line%%:*} "
+  done
+  [ -n "$others" ] || return 0
+  line=$nl$(getent group $others)
+  for name in $others; do
+    case $line in *"$nl$name:"*) ;; *) echo "groupless $name";; esac
   done
 }
 # A disk that is away is no folder for anybody. What is above it is another disk.
@@ -366,6 +373,8 @@ disks() {
     climb "$d"
     names="$names$nl$near"
     asked="${asked}disk $d$nl"
+    # A file system that is read-only, or whose server takes root for nobody.
+    [ "$me" != 0 ] || [ -w "$near" ] || echo "unwritable $d"
   done
   # One process for all disks, with a line for each in this order.
   found=$(exec df -PTk $names) && { printf '%sdf\n%s\n@@\n' "$asked" "$found"; return 0; }

@@ -28,12 +28,13 @@ def problems(
     command: str,
 ) -> list[Problem]:
     """What keeps the hosts of ``facts`` from being changed: the hosts themselves with the ``rooms``
-    that they need, what is in the place of a path, ports that a connection may get, folders that
-    others use, tarballs for another CPU. ``command`` is the one that may take over the folders in
-    ``take_over``."""
+    that they need, what is in the place of a path, folders that root cannot write in, ports that a
+    connection may get, folders that others use, tarballs for another CPU. ``command`` is the one
+    that may take over the folders in ``take_over``."""
     return [
         *preflight.hosts(facts, rooms),
         *preflight.paths(facts, probes),
+        *preflight.unwritable(facts, probes),
         *connection_ports.problems(facts, probes),
         *folders.of_others(fleet, cluster, probes, facts, take_over, command),
         *links.problems(fleet, cluster, probes, facts),

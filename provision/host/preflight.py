@@ -125,6 +125,29 @@ def paths(facts: Mapping[Machine, HostFacts], probes: Mapping[Machine, Probe]) -
     return problems
 
 
+def unwritable(
+    facts: Mapping[Machine, HostFacts], probes: Mapping[Machine, Probe]
+) -> list[Problem]:
+    """Folders in which root cannot write, and where something must be made or changed."""
+    problems = []
+    for machine, f in facts.items():
+        for folder in sorted(f.unwritable):
+            if not any(
+                (place := resource.place()) is not None
+                and disks.is_above(folder, place.path)
+                and resource.after(f) is not f
+                for resource in probes[machine].resources
+            ):
+                continue
+            what = f"root cannot write in {folder}, and it is to be made or changed"
+            remedy = (
+                "mount it to be written; on a network file system, make the folder on its server, "
+                "with the owner and the mode that the plan shows; or choose another path"
+            )
+            problems.append(Problem(machine.place, what, remedy, id="folder-unwritable"))
+    return problems
+
+
 def _ways(f: HostFacts, probe: Probe, where: str) -> list[Problem]:
     """Folders on the way to what root writes, in which others can change names: root would be led
     elsewhere. It is an error when a service's user can."""

@@ -459,6 +459,10 @@ def reason(error: BaseException) -> tuple[str, str, Id]:
         remedy = "an overloaded host, MaxStartups of its sshd, or a firewall does this: run again"
         return "the connection was reset", remedy, "host-unreachable"
     if isinstance(error, ConnectionRefusedError):
-        return f"cannot connect: {text}", "is sshd running there, on that port?", "host-unreachable"
+        remedy = (
+            "is sshd running there, on that port? A firewall that limits connections (ufw limit: "
+            "6 in 30 s) refuses them for a while"
+        )
+        return f"cannot connect: {text}", remedy, "host-unreachable"
     remedy = "run again with -v; try ssh to that host by hand"
     return f"SSH failed: {text}", remedy, "host-unreachable"

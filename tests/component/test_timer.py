@@ -150,6 +150,26 @@ def test_the_environment_of_the_host_counts_for_nothing(
     assert len(one.saved("infra0")) == 1
 
 
+def test_a_proxy_of_the_host_is_for_the_command_that_copies(
+    one: Bed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """etcdctl would ask it for a member that has a name as its address. To Go, a name of this
+    machine in capitals is any name."""
+    (member,) = one.running.cluster.members
+    members = (replace(member, address="LOCALHOST"),)
+    one.running.cluster = replace(one.running.cluster, members=members)
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
+    monkeypatch.setenv("NO_PROXY", "intern.example")
+    copy, seen = one.base / "copy", one.base / "seen"
+    copy.write_text(f'#!/bin/sh\necho "$HTTPS_PROXY $NO_PROXY" >{seen}\n')
+    copy.chmod(0o755)
+    for only in (None, "infra0"):
+        code, said = one.run("infra0", member=only, copy_command=str(copy))
+        assert (code, said.split()[0]) == (0, "saved"), said
+        assert seen.read_text() == "http://127.0.0.1:1 intern.example\n"
+        seen.unlink()
+
+
 def test_the_first_that_is_well_saves(three: Bed) -> None:
     """One is down, and one cannot save: its disk, here its folder, takes no files."""
     three.running.kill("infra0")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from .lab import Host, Lab
+from .lab import TEST_UNIT, Host, Lab
 
 #: Debian 12's.
 VERSION = "3.4.23"
@@ -58,6 +58,33 @@ def repository(host: Host, packages: list[Path]) -> Iterator[None]:
         )
 
 
+#: perl's F_SETLK of a whole file, as dpkg takes it: struct flock of 64-bit Linux.
+_LOCK = (
+    'use Fcntl; open(F, ">>", "/var/lib/dpkg/lock-frontend"); '
+    '$lock = pack("s s x4 q q i x4", F_WRLCK, 0, 0, 0, 0); fcntl(F, F_SETLK, $lock) || die; '
+    'open(D, ">", "/run/alxp-test-locked"); sleep 6'
+)
+#: needrestart has such a hook, and then restarts services whose libraries are old.
+_HOOK = 'DPkg::Post-Invoke {"env >/run/alxp-test-hook"; };'
+
+
+@contextmanager
+def upgrades_of_its_own(host: Host) -> Iterator[None]:
+    """unattended-upgrades is at work: as on a host that has just booted, for some seconds."""
+    hook = "/etc/apt/apt.conf.d/99alxp-test"
+    host.put("/run/alxp-test-lock", _LOCK.encode())
+    host.put(hook, _HOOK.encode())
+    try:
+        host.run(
+            f"""systemd-run -q --collect --unit={TEST_UNIT} perl /run/alxp-test-lock
+            until [ -e /run/alxp-test-locked ]; do sleep 0.05; done""",
+            timeout=10,
+        )
+        yield
+    finally:
+        host.run(f"systemctl stop {TEST_UNIT} 2>/dev/null || :; rm -f /run/alxp-test-* {hook}")
+
+
 def test_a_member_of_the_package_runs_and_the_packages_own_instance_does_not(
     lab: Lab, packages: list[Path]
 ) -> None:
@@ -68,8 +95,10 @@ def test_a_member_of_the_package_runs_and_the_packages_own_instance_does_not(
         {"etcd": {"version": VERSION, "source": source, "members": members}, "alluxio": None}
     )
     with repository(host, packages):
-        deployed = lab.invoke("deploy-etcd", inventory)
-        deployed.expect(0, "install package etcd-server etcd-client", "endpoints: http://")
+        with upgrades_of_its_own(host):
+            deployed = lab.invoke("deploy-etcd", inventory)
+            deployed.expect(0, "install package etcd-server etcd-client", "endpoints: http://")
+            assert "NEEDRESTART_SUSPEND=1" in host.read("/run/alxp-test-hook").splitlines()
         with lab.client(host) as client:
             client.quorum_write("test")
             assert client.status().version == VERSION

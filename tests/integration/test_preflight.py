@@ -75,6 +75,17 @@ def login_without_sudo(host: Host) -> Iterator[None]:
         host.run("userdel -r plain 2>/dev/null")
 
 
+@contextmanager
+def read_only(host: Host, path: str) -> Iterator[None]:
+    """A share that root cannot write to: so is NFS with root_squash."""
+    with folder(host, path):
+        host.run(f"mount -t tmpfs -o ro tmpfs {path}")
+        try:
+            yield
+        finally:
+            host.run(f"umount {path}")
+
+
 @dataclass(frozen=True)
 class Case:
     """A thing that is wrong with etcd1: its host, or what the inventory says of it."""
@@ -112,6 +123,11 @@ CASES = {
     "the data's disk full": Case(
         "the disk of /var/lib/etcd (tmpfs) is 94 % full",
         lambda host: small_disk(host, "/var/lib/etcd", 64, used=60),
+    ),
+    "a share for backups that root cannot write to": Case(
+        "root cannot write in /srv/share/etcd, and it is to be made or changed",
+        lambda host: read_only(host, "/srv/share"),
+        etcd={"backup": {"dir": "/srv/share/etcd", "keep": 2}},
     ),
     "an etcd of someone else's": Case(
         "an etcd that this tool did not install runs there (/etc/systemd/system/etcd.service)",

@@ -289,7 +289,8 @@ class TestSudo:
 
 
 #: What hosts of others have: a shell that greets, an environment for everybody, a sudo that keeps
-#: it and has no path of its own.
+#: it and has no path of its own and records all input and output, a proxy for every service,
+#: service users in a group of the site's.
 HABITS = r"""
 usermod -s /bin/bash op
 printf '%s\n' 'echo "Welcome to $(hostname)"' 'echo "sudo: a password is required" >&2' >~op/.bashrc
@@ -304,12 +305,21 @@ ETCD_NAME=other
 JAVA_TOOL_OPTIONS=-Dnothing=1
 http_proxy=http://127.0.0.1:1
 END
-echo 'Defaults:op !secure_path, !env_reset' >>/etc/sudoers.d/op"""
+echo 'Defaults:op !secure_path, !env_reset, log_input, log_output, use_pty' >>/etc/sudoers.d/op
+systemctl set-environment HTTP_PROXY=http://127.0.0.1:1 HTTPS_PROXY=http://127.0.0.1:1
+for user in etcd alluxio; do
+  userdel $user 2>/dev/null || :
+  groupdel $user 2>/dev/null || :
+  useradd --system --no-create-home --gid users $user
+done"""
 NO_HABITS = r"""
 usermod -s /bin/sh op
 rm -f ~op/.bashrc
 mv /etc/environment.kept /etc/environment
-sed -i '/!secure_path/d; /requiretty/d' /etc/sudoers.d/op"""
+sed -i '/!secure_path/d; /requiretty/d' /etc/sudoers.d/op
+rm -rf /var/log/sudo-io
+systemctl unset-environment HTTP_PROXY HTTPS_PROXY
+for user in etcd alluxio; do userdel $user; groupdel $user 2>/dev/null || :; done"""
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -125,6 +126,24 @@ def test_a_worker_is_itself_again_after_a_stop_and_after_a_reinstall(lab: Lab) -
     assert one.main_pid(UNIT) == pid
     assert ids(lab) == before
     assert hosts_of(live(lab)) == before
+
+
+def is_another(host: Host, old: set[int]) -> bool:
+    return host.main_pid(UNIT) not in old
+
+
+def test_a_log_folder_that_was_removed_keeps_no_worker_from_its_start(lab: Lab) -> None:
+    """Somebody needed room, or /var/log is in memory: it is empty after a boot."""
+    before, host = ids(lab), lab.workers[0]
+    for start in (f"systemctl restart {UNIT}", f"systemctl kill -s KILL {UNIT}"):
+        old = {0, host.main_pid(UNIT)}
+        host.run(f"rm -r /var/log/alluxio; {start}")
+        wait_until(functools.partial(is_another, host, old), "it starts by itself")
+        assert host.run("stat -c '%U:%G %a' /var/log/alluxio") == "alluxio:alluxio 750"
+    host.run("rm -r /var/log/alluxio")
+    lab.invoke("restart-workers", None, "--limit", "worker0").expect(0)
+    lab.invoke("start-workers").expect(0, "0 changed; 2 of 2 live")
+    assert ids(lab) == before
 
 
 def test_a_cache_disk_that_is_away_and_a_state_disk_that_is_away(lab: Lab) -> None:

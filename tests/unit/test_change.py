@@ -234,6 +234,42 @@ class TestUnit:
         assert f"timeout 600 systemctl start {self.unit} || code=$?" in script
         assert "is not ready after 600 s, and is still starting" in script
 
+    @pytest.mark.process
+    @pytest.mark.parametrize(
+        ("jobs", "says"),
+        [
+            (
+                ["1 etcd.service start waiting", "2 cables.service start running"],
+                "systemd does not start etcd.service before this ends: cables.service (systemctl "
+                "list-jobs); then it starts by itself",
+            ),
+            (
+                ["1 etcd.service start running"],
+                "a line of its log\netcd.service is not ready after 1 s",
+            ),
+            ([], "a line of its log\netcd.service is not ready after 1 s"),
+        ],
+        ids=["another first", "itself", "none"],
+    )
+    def test_a_start_that_has_not_begun_says_what_comes_first(
+        self, tmp_path: Path, jobs: list[str], says: str
+    ) -> None:
+        for name, lines in {
+            "systemctl": f"[ $1 != list-jobs ] || echo '{chr(10).join(jobs)}'\n"
+            "[ $1 != start ] || exec sleep 20",
+            "journalctl": "echo a line of its log",
+        }.items():
+            (tmp_path / name).write_text(f"#!/bin/sh\n{lines}\n")
+            (tmp_path / name).chmod(0o755)
+        (change,) = [c for c in Unit(self.unit, 1).change(facts(), facts()) if "start" in c.what]
+        env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+        done = subprocess.run(
+            ["sh", "-c", change.script], env=env, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 1
+        assert done.stderr.startswith(says)
+        assert ("log" in done.stderr) == ("log" in says)
+
 
 class TestTree:
     tree = Tree("/opt/alluxio/313", hosts.TARBALL, ("w.service",))

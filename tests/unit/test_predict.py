@@ -85,10 +85,16 @@ while [ $# -gt 1 ]; do
 done
 echo "$1:x:998:998:$comment:$home:/usr/sbin/nologin" >>"$HOST_ROOT/.users"
 """
+GROUPADD = """#!/bin/sh
+while [ $# -gt 1 ]; do shift; done
+echo "$1:x:998:" >>"$HOST_ROOT/.groups"
+"""
 GETENT = """#!/bin/sh
-[ "$1" = passwd ] || exit 2
+case $1 in passwd) list=users;; *) list=groups;; esac
 shift
-for name in "$@"; do grep "^$name:" "$HOST_ROOT/.users"; done
+code=0
+for name in "$@"; do grep "^$name:" "$HOST_ROOT/.$list" || code=2; done
+exit $code
 """
 APT_GET = """#!/bin/sh
 head -c 1048576 /dev/zero >"$HOST_ROOT/bin/etcd"
@@ -104,13 +110,13 @@ class Host:
         shims = root / ".shims"
         (root / ".systemd").mkdir(parents=True)
         (root / "bin").mkdir()
-        (root / ".users").touch()
+        for name in (".users", ".groups"):
+            (root / name).touch()
         shims.mkdir()
-        nothing = "#!/bin/sh\n"
         for name, body in {
             "systemctl": SYSTEMCTL,
             "useradd": USERADD,
-            "groupadd": nothing,
+            "groupadd": GROUPADD,
             "getent": GETENT,
             "apt-get": APT_GET,
         }.items():
@@ -176,6 +182,7 @@ def comparable(facts: HostFacts, *made: str) -> dict[str, object]:
     return {
         "paths": {p: plain(p, s) for p, s in facts.paths.items()},
         "users": dict(facts.users),
+        "groupless": facts.groupless,
         "units": dict(facts.units),
         "owed": facts.pending_restarts,
     }
@@ -205,6 +212,20 @@ def hold(host: Host, *stages: Sequence[Resource], made: Sequence[str] = ()) -> H
 @pytest.mark.process
 def test_users(host: Host) -> None:
     hold(host, [User("etcd", "/var/lib/etcd")], [User("alluxio", "/var/lib/alluxio")])
+
+
+@pytest.mark.process
+def test_a_user_of_the_site_gets_a_group_of_its_name(host: Host) -> None:
+    """It is in another group: one of LDAP, say, or of everybody who works with Hadoop."""
+    users = host.root / ".users"
+    users.write_text("alluxio:x:7001:7000:Alluxio:/home/alluxio:/bin/bash\n")
+    (host.root / ".groups").write_text("hadoop:x:7000:\n")
+    wanted = [User("alluxio", "/var/lib/alluxio")]
+    (change,) = changes(wanted, host.facts(wanted))
+    assert change.what == "create system group alluxio: the user alluxio is there without it"
+    hold(host, wanted)
+    assert (host.root / ".groups").read_text().splitlines()[1:] == ["alluxio:x:998:"]
+    assert len(users.read_text().splitlines()) == 1
 
 
 @pytest.mark.process

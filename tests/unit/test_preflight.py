@@ -146,6 +146,21 @@ def test_something_in_the_way(resource: Directory | File | Link, kind: str, bad:
 ROOTS, DATA = Way("dir", 0, 0o755), Way("dir", 998, 0o755)
 
 
+def test_a_folder_that_root_cannot_write_in() -> None:
+    """It counts only while root has something to do there."""
+    there = PathState("dir", "etcd", "etcd", 0o700, 4096)
+    wanted = {A: Probe(resources=[Directory("/share/backups", "etcd", 0o700), Directory("/d")])}
+    for mounted in ("/share", "/share/backups"):
+        seen = facts(unwritable=frozenset({mounted}))
+        (problem,) = preflight.unwritable({A: seen}, wanted)
+        assert (problem.id, problem.severity) == ("folder-unwritable", "error")
+        assert f"root cannot write in {mounted}, and" in problem.what
+        made = replace(seen, paths={"/share/backups": there})
+        assert preflight.unwritable({A: made}, wanted) == []
+        other = replace(made, paths={"/share/backups": replace(there, owner="root")})
+        assert len(preflight.unwritable({A: other}, wanted)) == 1
+
+
 @pytest.mark.parametrize(
     ("way", "severity"),
     [

@@ -92,6 +92,20 @@ def test_no_folder_of_alluxio_is_emptied_at_its_stop(role: str, key: str) -> Non
     )
 
 
+@pytest.mark.parametrize("role", ["worker", "master"])
+@pytest.mark.parametrize(
+    ("folder", "made"),
+    [("/var/log/alluxio", "alluxio"), ("/var/log/a/b", "a/b"), ("/data/var/log/a", None)],
+)
+def test_systemd_makes_the_log_folder_where_it_can(role: str, folder: str, made: str) -> None:
+    alluxio = replace(builders.alluxio(), log_dir=folder)
+    text = desired_worker.service(alluxio, role, "w1", "/opt/alluxio/current/bin/x").decode()
+    assert re.findall(r"^LogsDirectory=(.*)$", text, re.MULTILINE) == ([made] if made else [])
+    # A running service needs no restart for it.
+    without = "".join(line for line in text.splitlines(True) if not line.startswith("Logs"))
+    assert disks.is_for_next_start(without, text.encode())
+
+
 @pytest.mark.parametrize("folder", ["/tmp/pages", "/var/tmp/x/y"])
 def test_what_the_system_empties_is_no_place(folder: str) -> None:
     assert "which the system empties" in refusal(folder)

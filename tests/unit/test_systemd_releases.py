@@ -31,7 +31,9 @@ ADDED = {
     **dict.fromkeys(("MemoryDenyWriteExecute", "ReadWritePaths", "RestrictRealtime"), 231),
     **dict.fromkeys(("ProtectControlGroups", "ProtectKernelModules"), 232),
     **dict.fromkeys(("ProtectKernelTunables", "RemoveIPC"), 232),
-    **{"RestrictNamespaces": 233, "LockPersonality": 235},
+    **{"RestrictNamespaces": 233, "LockPersonality": 235, "UnsetEnvironment": 235},
+    # The manual has one release for all of its kind; systemd's NEWS name these for 235.
+    **dict.fromkeys(("LogsDirectory", "LogsDirectoryMode"), 235),
     **{"ProtectHostname": 242, "RestrictSUIDSGID": 242, "ProtectKernelLogs": 244},
     **{"ProtectClock": 245, "ProtectProc": 247},
 }

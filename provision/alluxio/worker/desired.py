@@ -69,6 +69,8 @@ LASTING_SECONDS = 600
 #: stay; the unit deletes the others at each start. A process that ends every minute must not fill
 #: the disk either, and tmpfiles.d can age whole folders, but not single files in a folder.
 KEPT_DUMPS = 10
+#: systemd makes folders below this one for a service (systemd.exec(5), ``LogsDirectory=``).
+LOGS = "/var/log/"
 _WORKER_OPTS, _MASTER_OPTS = "ALLUXIO_WORKER_JAVA_OPTS", "ALLUXIO_MASTER_JAVA_OPTS"
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -305,6 +307,7 @@ def service(
         launcher=launcher,
         state_dir=alluxio.state_dir,
         log_dir=alluxio.log_dir,
+        logs=alluxio.log_dir.removeprefix(LOGS) if alluxio.log_dir.startswith(LOGS) else "",
         temp=state.temp_dir(alluxio, role),
         writable=(alluxio.state_dir, alluxio.log_dir),
         folder=folder,

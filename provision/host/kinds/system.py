@@ -16,7 +16,8 @@ MADE_BY = "made by alluxio-provision"
 
 @dataclass(frozen=True, slots=True)
 class User(Resource):
-    """A system user without login, and its group of the same name."""
+    """A system user without login, and its group of the same name. A user that others have made
+    stays as it is; it may be in another group."""
 
     name: str
     home: str
@@ -26,6 +27,9 @@ class User(Resource):
 
     def change(self, facts: HostFacts, before: HostFacts) -> Sequence[Change]:
         name, home = shlex.quote(self.name), shlex.quote(self.home)
+        if self.name in facts.users:
+            what = f"create system group {self.name}: the user {self.name} is there without it"
+            return [Change(what, f"getent group {name} >/dev/null || groupadd --system {name}")]
         return [
             Change(
                 f"create system user {self.name}",
@@ -38,6 +42,8 @@ class User(Resource):
         ]
 
     def after(self, facts: HostFacts) -> HostFacts:
+        if self.name in facts.groupless:
+            return replace(facts, groupless=facts.groupless - {self.name})
         if self.name in facts.users:
             return facts
         ids = f"{predict.USER_ID}:{predict.USER_ID}"
@@ -73,7 +79,9 @@ class Package(Resource):
 
 
 # The package would start a default instance: policy-rc.d is Debian's way to forbid it. The lines
-# run in a shell of their own, so that their trap does not replace the batch's trap.
+# run in a shell of their own, so that their trap does not replace the batch's trap. apt-get waits
+# for another one (unattended-upgrades, cloud-init) only when it is told to (apt 1.9.11; older ones
+# ignore the option). needrestart would restart services that no plan has named.
 _PACKAGE = """\
 (
 if command -v apt-get >/dev/null; then
@@ -83,7 +91,8 @@ if command -v apt-get >/dev/null; then
     printf '#!/bin/sh\\nexit 101\\n' >$policy
     chmod 755 $policy
   fi
-  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq {names} </dev/null >/dev/null
+  DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1 \\
+    apt-get install -o DPkg::Lock::Timeout=300 -y -qq {names} </dev/null >/dev/null
 elif command -v dnf >/dev/null; then
   dnf install -y -q etcd </dev/null
 else

@@ -61,9 +61,10 @@ class Unit(Resource):
                 f"{verb} {self.name}",
                 f"systemctl reset-failed {name} 2>/dev/null || :\ncode=0; timeout "
                 f"{self.start_seconds} systemctl {verb} {name} || code=$?\nif [ $code != 0 ]; "
-                f"then\n  {_last_lines(name)} >&2\n  [ $code != 124 ] || echo {name} is not "
-                f"ready after {self.start_seconds} s, and is still starting >&2\n  exit "
-                f"1\nfi\nrm -f {shlex.quote(restart_mark(self.name))}",
+                f"then\n  {_not_begun(name)}\n  {_last_lines(name)} >&2\n"
+                f"  [ $code != 124 ] || echo {name} is not ready after {self.start_seconds} s, and "
+                f"is still starting >&2\n  exit 1\nfi\n"
+                f"rm -f {shlex.quote(restart_mark(self.name))}",
                 disrupts=True,
                 seconds=self.start_seconds,
                 refusals=self.refusals,
@@ -141,6 +142,25 @@ class Absent(Resource):
         if self.unit in units:
             units[self.unit] = UnitState()
         return replace(facts, units=units)
+
+
+def _not_begun(unit: str) -> str:
+    """Ends the script when the time for a start has gone by before systemd has begun it: something
+    else must end first, often a service that waits for all network cables. The unit's own log would
+    be of another time."""
+    program = (
+        '$2 == unit { waits = $4 == "waiting" } $4 == "running" { others = others " " $2 } '
+        "END { if (waits) print others }"
+    )
+    return (
+        "before=; [ $code != 124 ] || before=$(systemctl list-jobs --no-legend 2>/dev/null | "
+        f"awk -v unit={unit} '{program}')\n"
+        '  if [ -n "$before" ]; then\n'
+        f'    echo "systemd does not start" {unit} "before this ends:$before (systemctl '
+        'list-jobs); then it starts by itself" >&2\n'
+        "    exit 1\n"
+        "  fi"
+    )
 
 
 def _last_lines(unit: str) -> str:
