@@ -495,6 +495,25 @@ class TestRegistrations:
         self.gate(replace(alluxio, start_timeout=60)).after.check()
         assert registry.asked == [["w01", "w02"], ["w02"], ["w02"], ["w02"]]
 
+    def test_a_plan_says_how_long_a_worker_serves_nobody_at_most(self) -> None:
+        alluxio = cluster(1, start_timeout=60, failure_detection_timeout=100)
+        assert self.gate(alluxio).after.seconds == (60 + 100) + 60
+        without = replace(alluxio, membership=MembershipType.STATIC)
+        assert self.gate(without).after.seconds == 60 + 60
+
+    def test_listeners_need_not_wait_for_a_lease(
+        self, alluxio: AlluxioCluster, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Else a worker whose old key was there had two minutes more for its ports."""
+        registry = Registry(monkeypatch, alluxio)
+        gate = self.gate(replace(alluxio, failure_detection_timeout=1))
+        assert gate.before is not None
+        gate.before.check()
+        registry.revisions |= {"w01": 11, "w02": 12}
+        registry.silent = {"w02": "nothing listens"}
+        with pytest.raises(Unhealthy, match=r"but not ready$"):
+            gate.after.check()
+
     def test_who_is_registered_and_never_ready_fails_the_gate(
         self, alluxio: AlluxioCluster, monkeypatch: pytest.MonkeyPatch
     ) -> None:

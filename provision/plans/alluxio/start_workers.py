@@ -291,7 +291,7 @@ def require_live(
     example) registers again by itself (Alluxio 313, ``ServiceDiscoveryRecipe``).
 
     With ``ready`` all listeners of the workers must answer, too, within ``patience`` seconds after
-    all are registered: a worker joins before it serves
+    all are registered, or within ``start_timeout`` if that is less: a worker joins before it serves
     (:mod:`provision.alluxio.commands.readiness`). The workers in ``known`` have just answered, and
     nothing was changed since: they are asked again only after a wait for one that is not live.
 
@@ -303,7 +303,8 @@ def require_live(
         crashes = _Crashes(etcd.fleet)
         listeners = None
         if ready:
-            listeners = _Listeners(etcd.fleet, alluxio, chosen, patience, crashes, known)
+            serving = min(patience, alluxio.start_timeout)
+            listeners = _Listeners(etcd.fleet, alluxio, chosen, serving, crashes, known)
         while True:
             seen: dict[str, int] = {}
             try:
@@ -494,7 +495,8 @@ class RegistrationGate:
         title = "; ".join(filter(None, (still, asked)))
         self.before = Gate(title, self._note) if title else None
         there = "registered and ready" if alluxio.membership.in_etcd else "answering"
-        self.after = Gate(f"{counted(len(workers), 'worker')} {there}", self._wait)
+        seconds = self._patience(old=alluxio.membership.in_etcd) + alluxio.start_timeout
+        self.after = Gate(f"{counted(len(workers), 'worker')} {there}", self._wait, seconds)
 
     def _note(self) -> None:
         given = self._alluxio, self._etcd
@@ -504,11 +506,15 @@ class RegistrationGate:
             self._stale = live(*given, self._workers)
 
     def _wait(self) -> None:
-        timeout = self._alluxio.start_timeout
-        if self._stale:  # a worker may have to wait for its old lease to end
-            timeout += self._alluxio.failure_detection_timeout
         given = self._alluxio, self._etcd, self._workers
-        require_live(*given, patience=timeout, stale=self._stale, ready=True)
+        patience = self._patience(old=bool(self._stale))
+        require_live(*given, patience=patience, stale=self._stale, ready=True)
+
+    def _patience(self, *, old: bool) -> int:
+        """Seconds until a worker is registered. ``old``: it may have to wait for the end of the
+        lease that it had before."""
+        alluxio = self._alluxio
+        return alluxio.start_timeout + (alluxio.failure_detection_timeout if old else 0)
 
 
 def _why(alluxio: AlluxioCluster, etcd: Etcd, missing: Sequence[AlluxioWorker]) -> list[Problem]:
