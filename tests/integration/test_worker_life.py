@@ -167,7 +167,7 @@ def test_a_clone_is_refused_and_the_refusal_explained(lab: Lab, identities: list
             refused.expect(3, f"worker1 at {other.address}", f"{said}, the address of worker0")
             assert "worker-registered-elsewhere" in refused.stderr
         said = f"its id {mine} is registered as {one.address}:29999"
-        lab.invoke("logs", None, "worker1").expect(0, said, f"invoke forget-worker {mine}")
+        lab.invoke("logs", None, "worker1").expect(0, said, "that worker is LIVE", f"rm {IDENTITY}")
         lab.invoke("forget-worker", None, mine).expect(3, f"is LIVE at {one.address}:29999")
     finally:
         other.run(f"mv {IDENTITY}.kept {IDENTITY}")
