@@ -290,9 +290,10 @@ def require_live(
     ``patience`` seconds. A worker that has lost its lease (its member of etcd went away, for
     example) registers again by itself (Alluxio 313, ``ServiceDiscoveryRecipe``).
 
-    With ``ready`` all listeners of the workers must answer, too, within ``patience`` seconds after
-    all are registered, or within ``start_timeout`` if that is less: a worker joins before it serves
-    (:mod:`provision.alluxio.commands.readiness`). The workers in ``known`` have just answered, and
+    With ``ready`` all listeners of the workers must answer, too. If there is ``patience`` at all,
+    they have ``start_timeout`` after all are registered: a worker joins before it serves
+    (:mod:`provision.alluxio.commands.readiness`), and may just have been started by systemd. The
+    workers in ``known`` have just answered, and
     nothing was changed since: they are asked again only after a wait for one that is not live.
 
     The revisions in ``stale`` belong to keys that do not count. The wait ends early for a worker
@@ -303,7 +304,7 @@ def require_live(
         crashes = _Crashes(etcd.fleet)
         listeners = None
         if ready:
-            serving = min(patience, alluxio.start_timeout)
+            serving = alluxio.start_timeout if patience else 0
             listeners = _Listeners(etcd.fleet, alluxio, chosen, serving, crashes, known)
         while True:
             seen: dict[str, int] = {}
