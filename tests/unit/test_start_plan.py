@@ -285,6 +285,24 @@ def test_one_that_is_stopped_is_started_with_what_it_has() -> None:
     assert [c.what for c in found.steps[0].hosts[0].changes] == ["start alluxio-worker.service"]
 
 
+def test_one_that_runs_without_its_identity_file_is_restarted() -> None:
+    """On a clone the file is removed by hand. The refused worker of a real 313 still runs: it tries
+    to join under the former id for an hour (class ``PagedDoraWorker``)."""
+    alluxio = cluster(1)
+    seen = running(alluxio)
+    f = seen["w01"]
+    paths = {p: s for p, s in f.paths.items() if p != desired.identity_file(alluxio)}
+    (step,) = plan(alluxio, {"w01": replace(f, paths=paths)}).steps
+    (host,) = step.hosts
+    assert [c.what for c in host.changes] == [
+        "make the worker identity /var/lib/alluxio/worker_identity",
+        "restart alluxio-worker.service",
+    ]
+    # One that does not run is only started.
+    fresh = plan(alluxio, {"w01": hosts.facts(1)}).steps[0].hosts[0].changes
+    assert "restart alluxio-worker.service" not in [c.what for c in fresh]
+
+
 def test_the_identity_on_a_host_is_kept() -> None:
     alluxio = cluster(1)
     (worker,) = alluxio.workers
