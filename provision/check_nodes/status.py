@@ -211,15 +211,16 @@ def journal(fleet: Fleet, machine: Machine, lines: int) -> list[str]:
     return printable_lines(result.stdout)
 
 
-def meaning(inventory: Inventory, machine: Machine, lines: list[str]) -> list[Problem]:
-    """Notes about log lines that seem to be a problem of Alluxio alone, but are not."""
+def meaning(inventory: Inventory, etcd: Etcd, machine: Machine, lines: list[str]) -> list[Problem]:
+    """Notes about log lines that seem to be a problem of Alluxio alone, but are not. Only for such
+    a line etcd is asked."""
     from provision.plans.alluxio import join_conflict
 
     alluxio = inventory.alluxio
     its = [w for w in alluxio.workers if w.machine == machine] if alluxio is not None else []
     if alluxio is None or not its:
         return []
-    problem = join_conflict.found(lines, alluxio, its[0])
+    problem = join_conflict.in_log(lines, alluxio, etcd, its[0])
     return [] if problem is None else [problem]
 
 

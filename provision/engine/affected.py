@@ -22,11 +22,18 @@ class _Host(Protocol):
     def changes(self) -> Sequence[Change]: ...
 
 
+class _Gate(Protocol):
+    @property
+    def seconds(self) -> int: ...
+
+
 class _Step(Protocol):
     @property
     def hosts(self) -> Sequence[_Host]: ...
     @property
     def at_once(self) -> int | None: ...
+    @property
+    def after(self) -> _Gate | None: ...
 
 
 class AffectedDocument(TypedDict):
@@ -46,7 +53,7 @@ class Affected:
     """A service that the plan stops on the hosts of ``names``.
 
     ``back``: the plan starts it again. ``at_once``: on how many of them it is away at the same
-    time. ``seconds``: how long it is away on a host at most; after that, the run stops.
+    time. ``seconds``: how long it serves nobody on a host at most; after that, the run stops.
     ``outage``: meanwhile it serves nobody, because the others are no majority.
     """
 
@@ -97,6 +104,7 @@ def affected(steps: Iterable[_Step], members: int = 0) -> tuple[Affected, ...]:
     for step in steps:
         before = {unit: sum(u == unit for u, _ in since) for unit, _ in since}
         stopping: dict[str, int] = {}
+        waits = step.after.seconds if step.after is not None else 0
         for host in step.hosts:
             for change in host.changes:
                 for unit in change.stops:
@@ -110,8 +118,9 @@ def affected(steps: Iterable[_Step], members: int = 0) -> tuple[Affected, ...]:
                     since[key] += change.seconds
                 for unit in change.starts:
                     if (passed := since.pop((unit, host.name), None)) is not None:
-                        longest[unit, host.name] = max(longest[unit, host.name], passed)
+                        longest[unit, host.name] = max(longest[unit, host.name], passed + waits)
                         back.add((unit, host.name))
+        since = {key: passed + waits for key, passed in since.items()}
         for unit, count in stopping.items():
             together = before.get(unit, 0) + min(count, step.at_once or count)
             most[unit] = max(most.get(unit, 0), together)

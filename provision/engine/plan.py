@@ -96,10 +96,15 @@ class HostChanges:
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """A condition a step waits for. ``check`` returns, or raises a :class:`ProvisionError`."""
+    """A condition a step waits for. ``check`` returns, or raises a :class:`ProvisionError`.
+
+    ``seconds``: how long a service that the step stops or starts may serve nobody meanwhile; 0
+    where the service's start itself waits until it serves.
+    """
 
     title: str
     check: Callable[[], None]
+    seconds: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -213,7 +213,10 @@ class Listener:
 
 @dataclass(frozen=True, slots=True)
 class Disk:
-    """A file system: sizes in bytes. ``mount`` is its mount point."""
+    """A file system: sizes in bytes. ``mount`` is its mount point.
+
+    What is neither ``used`` nor ``available`` is reserved for root. ``used`` None: nothing is.
+    """
 
     path: str
     device: str
@@ -221,10 +224,14 @@ class Disk:
     total: int
     available: int
     mount: str = ""
+    used: int | None = None
 
     @property
     def used_percent(self) -> int:
-        return round(100 * (self.total - self.available) / self.total) if self.total else 0
+        """As df counts it (POSIX): a reserve is neither full nor room, and parts are rounded up."""
+        used = self.total - self.available if self.used is None else self.used
+        room = used + self.available
+        return -(-100 * used // room) if room else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -464,7 +471,7 @@ _UNIT_KEYS = frozenset(
 )
 #: A line of ``df -PTk``: a device's name and a mount point may have blanks.
 _DF = re.compile(
-    r"(?P<device>\S.*?) +(?P<kind>\S+) +(?P<total>\d+) +\d+ +(?P<available>\d+) +\S+ "
+    r"(?P<device>\S.*?) +(?P<kind>\S+) +(?P<total>\d+) +(?P<used>\d+) +(?P<available>\d+) +\S+ "
     r"+(?P<mount>/.*)"
 )
 
@@ -667,9 +674,11 @@ class _Parser:
             found = _DF.fullmatch(printable(line))
             if found is None:
                 raise ValueError(f"df says {line[:80]!r}")
-            total, available = (int(found[size]) << 10 for size in ("total", "available"))
+            total, used, available = (
+                int(found[size]) << 10 for size in ("total", "used", "available")
+            )
             self.disks[path] = Disk(
-                path, found["device"], found["kind"], total, available, found["mount"]
+                path, found["device"], found["kind"], total, available, found["mount"], used
             )
         self.measured = []
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 import tarfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -167,11 +168,19 @@ def test_a_clone_is_refused_and_the_refusal_explained(lab: Lab, identities: list
             refused.expect(3, f"worker1 at {other.address}", f"{said}, the address of worker0")
             assert "worker-registered-elsewhere" in refused.stderr
         said = f"its id {mine} is registered as {one.address}:29999"
-        lab.invoke("logs", None, "worker1").expect(0, said, f"invoke forget-worker {mine}")
+        lab.invoke("logs", None, "worker1").expect(0, said, "that worker is LIVE", f"rm {IDENTITY}")
         lab.invoke("forget-worker", None, mine).expect(3, f"is LIVE at {one.address}:29999")
+        # As the log's remedy says. The refused worker still runs, and knows the former id alone.
+        other.run(f"rm {IDENTITY}")
+        started = lab.invoke("start-workers", None, "--limit", "worker1")
+        started.expect(0, "make the worker identity", "1 of 1 live")
+        former = worker_id(other)
     finally:
         other.run(f"mv {IDENTITY}.kept {IDENTITY}")
     lab.invoke("restart-workers", None, "--limit", "worker1").expect(0)
+    forgotten = partial(lab.invoke, "forget-worker", None, former)
+    wait_until(lambda: forgotten().code == 0, "the lease of the former id has ended", 30)
+    assert states(lab) == {"worker0": "LIVE", "worker1": "LIVE"}
     assert kept(lab, identities)
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from provision.engine.affected import SHOWN, Affected, affected
-from provision.engine.plan import HostChanges, Plan, Step
+from provision.engine.plan import Gate, HostChanges, Plan, Step
 from provision.host import unit_changes
 from provision.host.diff import Change, changes
 from provision.host.facts import UnitState
@@ -108,6 +109,18 @@ def test_what_is_stopped_in_one_step_and_started_in_a_later_one() -> None:
     # Away since an earlier step counts as away at the same time.
     one_by_one = [on("a", changes=[STOP]), on("b", changes=[STOP]), on("a", "b", changes=[START])]
     assert [a.at_once for a in affected(one_by_one)] == [2]
+
+
+def test_until_it_serves_again_it_is_away() -> None:
+    """systemd has started a worker of Alluxio 313 some 40 s before its ports answer: it joins, and
+    only then its web server starts (class ``AlluxioWorkerProcess``)."""
+    serves = Gate("ready", lambda: None, seconds=300)
+    ready = replace(on("a", "b", changes=[RESTART], at_once=1), after=serves)
+    assert lines(ready) == ["restarts etcd on a, b, one at a time, each for at most 380 s"]
+    # So is one that waits for another step, as for the end of a lease.
+    ended = replace(on("a", changes=[STOP]), after=Gate("ended", lambda: None, seconds=20))
+    (found,) = affected([ended, replace(on("a", changes=[START]), after=serves)])
+    assert found.seconds == 90 + 20 + 30 + 300
 
 
 def test_twice_counts_the_longest() -> None:

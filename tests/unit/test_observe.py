@@ -233,7 +233,7 @@ def test_recorded_output() -> None:
     assert seen.listeners[2379].unit == "etcd.service"
     assert seen.lacks == ("find -printf -delete",)
     assert seen.disks["/var/lib/etcd"] == Disk(
-        "/var/lib/etcd", "/dev/sda1", "ext4", 100000000000, 40000000000, "/var"
+        "/var/lib/etcd", "/dev/sda1", "ext4", 100000000000, 40000000000, "/var", 60000000000
     )
     assert seen.disks["/mnt/not there"].device == "//a b/share"
     assert seen.unreachable == {("10.0.0.2", 2380): "no answer in 3 s"}
@@ -490,6 +490,16 @@ def test_a_disk_that_is_away_is_not_measured_by_the_one_above_it(tmp_path: Path)
         f"{tmp_path}/new/er",
         f"{away}2",
     ]
+
+
+def test_a_disk_is_as_full_as_df_says() -> None:
+    """What is reserved for root is neither used nor available (ext4: 5 % of a disk)."""
+    line = "/dev/sda1      ext4    97656250 58593750  39062500      60% /var"
+    assert line in RECORDED
+    reserved = RECORDED.replace(line, "/dev/vda ext4 264212084 36249492 59251772 38% /var")
+    for body, percent in ((RECORDED, 60), (reserved, 38)):
+        disk = parse(result(body), "etcd0", 0, 1e10).disks["/var/lib/etcd"]
+        assert disk.used_percent == percent
 
 
 def test_one_user_of_several_probes_is_enough() -> None:

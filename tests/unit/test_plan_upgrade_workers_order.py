@@ -91,6 +91,8 @@ def test_where_all_are_stopped_each_is_named(world: World, plan: Any) -> None:
     assert [(n.where, n.id) for n in found.notes] == [
         (w.place, "worker-left-out") for w in world.alluxio.workers
     ]
+    # restart-workers says it, too: the note names no command but the one that helps.
+    assert {n.what for n in found.notes} == {"is stopped; this command does not start it"}
 
 
 class TestFiles:

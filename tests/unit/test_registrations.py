@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -14,7 +15,8 @@ from provision.alluxio.membership.registrations import (
     RegistrationSnapshot,
     UnknownRegistration,
 )
-from provision.errors import PreflightFailed, ProvisionError, UsageError
+from provision.check_nodes import status
+from provision.errors import PreflightFailed, ProvisionError, Unhealthy, UsageError
 from provision.etcd.api.values import KeyValue
 from provision.etcd.cluster.handle import Etcd
 from provision.plans.alluxio import forget_worker, join_conflict
@@ -165,3 +167,27 @@ class TestRefusal:
             (name,) = refused = join_conflict.explained(alluxio, handle, alluxio.workers)
         assert name == "w1"
         assert says in refused[name].remedy
+
+    def test_a_log_that_is_shown_is_read_with_etcds_answer(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Whoever reads the clone's log must not be sent to forget a worker that is live."""
+        inventory = builders.inventory(builders.alluxio())
+        assert inventory.alluxio is not None
+        machine = inventory.alluxio.workers[1].machine
+        handle = Etcd(inventory.etcd, Fleet(1))
+        away = Unhealthy("away", id="member-down")
+        answers: list[Any] = [seen({}, {f"worker-{UUID}": "w9"}), away]
+
+        def look(*_: object) -> RegistrationSnapshot:
+            answer = answers.pop(0)
+            if isinstance(answer, Exception):
+                raise answer
+            return cast(RegistrationSnapshot, answer)
+
+        monkeypatch.setattr(forget_worker, "look", look)
+        (problem,) = status.meaning(inventory, handle, machine, ["x", REFUSED, "y"])
+        assert problem.remedy.startswith("that worker is LIVE, so this host is a clone")
+        (problem,) = status.meaning(inventory, handle, machine, [REFUSED])
+        assert problem.remedy.startswith("if no worker runs there any more")
+        assert status.meaning(inventory, handle, machine, ["Worker started"]) == []

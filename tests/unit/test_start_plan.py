@@ -285,6 +285,24 @@ def test_one_that_is_stopped_is_started_with_what_it_has() -> None:
     assert [c.what for c in found.steps[0].hosts[0].changes] == ["start alluxio-worker.service"]
 
 
+def test_one_that_runs_without_its_identity_file_is_restarted() -> None:
+    """On a clone the file is removed by hand. The refused worker of a real 313 still runs: it tries
+    to join under the former id for an hour (class ``PagedDoraWorker``)."""
+    alluxio = cluster(1)
+    seen = running(alluxio)
+    f = seen["w01"]
+    paths = {p: s for p, s in f.paths.items() if p != desired.identity_file(alluxio)}
+    (step,) = plan(alluxio, {"w01": replace(f, paths=paths)}).steps
+    (host,) = step.hosts
+    assert [c.what for c in host.changes] == [
+        "make the worker identity /var/lib/alluxio/worker_identity",
+        "restart alluxio-worker.service",
+    ]
+    # One that does not run is only started.
+    fresh = plan(alluxio, {"w01": hosts.facts(1)}).steps[0].hosts[0].changes
+    assert "restart alluxio-worker.service" not in [c.what for c in fresh]
+
+
 def test_the_identity_on_a_host_is_kept() -> None:
     alluxio = cluster(1)
     (worker,) = alluxio.workers
@@ -494,6 +512,25 @@ class TestRegistrations:
         monkeypatch.setattr(wait.Clock, "sleep", sleep)
         self.gate(replace(alluxio, start_timeout=60)).after.check()
         assert registry.asked == [["w01", "w02"], ["w02"], ["w02"], ["w02"]]
+
+    def test_a_plan_says_how_long_a_worker_serves_nobody_at_most(self) -> None:
+        alluxio = cluster(1, start_timeout=60, failure_detection_timeout=100)
+        assert self.gate(alluxio).after.seconds == (60 + 100) + 60
+        without = replace(alluxio, membership=MembershipType.STATIC)
+        assert self.gate(without).after.seconds == 60 + 60
+
+    def test_listeners_need_not_wait_for_a_lease(
+        self, alluxio: AlluxioCluster, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Else a worker whose old key was there had two minutes more for its ports."""
+        registry = Registry(monkeypatch, alluxio)
+        gate = self.gate(replace(alluxio, failure_detection_timeout=1))
+        assert gate.before is not None
+        gate.before.check()
+        registry.revisions |= {"w01": 11, "w02": 12}
+        registry.silent = {"w02": "nothing listens"}
+        with pytest.raises(Unhealthy, match=r"but not ready$"):
+            gate.after.check()
 
     def test_who_is_registered_and_never_ready_fails_the_gate(
         self, alluxio: AlluxioCluster, monkeypatch: pytest.MonkeyPatch

@@ -171,10 +171,14 @@ class Wait:
     which: Callable[[RegistrationSnapshot], Iterable[str]]
     remedy: str
 
+    @property
+    def seconds(self) -> int:
+        """How long it waits at most: a new etcd leader gives every lease its whole time again."""
+        return 2 * self.alluxio.failure_detection_timeout + 15
+
     def __call__(self) -> None:
         """Wait until none of the ids is live. Raises :class:`Unhealthy` with the reason."""
-        # A new etcd leader gives every lease its whole time again.
-        limit = 2 * self.alluxio.failure_detection_timeout + 15
+        limit = self.seconds
         with progress.waiting("the leases of stopped workers", within=limit) as shown:
             deadline = wait.Deadline(limit)
             while True:

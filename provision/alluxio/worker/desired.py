@@ -242,7 +242,7 @@ def resources(
         *moves,
         tree(alluxio, artifacts, units, proven[0], moves),
         *_links(alluxio, facts, remember),
-        Identity(identity_file(alluxio), user, existing or str(uuid.uuid4())),
+        Identity(identity_file(alluxio), user, existing or str(uuid.uuid4()), restarts=(UNIT,)),
         *conf_files(alluxio, worker, master, artifacts, facts),
         replace(running(), proofs=proven),
     )

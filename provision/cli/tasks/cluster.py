@@ -322,7 +322,7 @@ def logs(run: Run, name: str, lines: int = 50) -> int:
 
     machine = _machine(run.inventory, name)
     text = status.journal(run.fleet, machine, lines)
-    means = status.meaning(run.inventory, machine, text)
+    means = status.meaning(run.inventory, run.etcd(run.inventory.etcd), machine, text)
     if run.json:
         document: LogsDocument = {
             "schema": "alluxio-provision/logs/1",

@@ -194,6 +194,7 @@ class Identity(Resource):
     path: str
     owner: str
     uuid: str
+    restarts: tuple[str, ...] = ()
 
     def look(self) -> Look:
         return Look(paths=(self.path,), contents=(self.path,))
@@ -207,7 +208,8 @@ class Identity(Resource):
             f'chmod 0644 "$t" && mv -fT "$t" ./{name}'
         )
         script = safely.in_folder(folder, safely.as_user(self.owner, f"sh -c {shlex.quote(write)}"))
-        return [Change(f"make the worker identity {self.path}", script)]
+        what = f"make the worker identity {self.path}"
+        return [Change(what, script, restarts=self.restarts)]
 
     def after(self, facts: HostFacts) -> HostFacts:
         found = facts.paths.get(self.path)
@@ -217,7 +219,8 @@ class Identity(Resource):
 
     @property
     def _file(self) -> File:
-        return File(self.path, f"{self.uuid}\n".encode(), owner=self.owner)
+        content = f"{self.uuid}\n".encode()
+        return File(self.path, content, owner=self.owner, restarts=self.restarts)
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,6 +62,29 @@ def found(
     return Problem(worker.place, what, remedy, id="worker-registered-elsewhere")
 
 
+def in_log(
+    lines: Sequence[str], alluxio: AlluxioCluster, etcd: Etcd, worker: AlluxioWorker
+) -> Problem | None:
+    """As :func:`found`; etcd is asked whether the id of the refusal is live. Never raises for
+    etcd."""
+    last = next((line for line in reversed(lines) if TEXT in line), None)
+    if last is None:
+        return None
+    return found([last], alluxio, worker, _is_live(last, _registered(alluxio, etcd)))
+
+
+def _registered(alluxio: AlluxioCluster, etcd: Etcd) -> RegistrationSnapshot | None:
+    with contextlib.suppress(ProvisionError):
+        return forget_worker.look(alluxio, etcd)
+    return None
+
+
+def _is_live(line: str, seen: RegistrationSnapshot | None) -> bool | None:
+    """Whether the id in the line of a refusal is live; None when this is not known."""
+    identity = _IDENTITY.search(line)
+    return identity[1] in seen.live if seen is not None and identity else None
+
+
 def explained(
     alluxio: AlluxioCluster, etcd: Etcd, workers: Sequence[AlluxioWorker]
 ) -> dict[str, Problem]:
@@ -85,14 +108,10 @@ def explained(
     refused = [(w, line) for w, line in lines if isinstance(line, str) and TEXT in line]
     if not refused:
         return {}
-    seen: RegistrationSnapshot | None = None
-    with contextlib.suppress(ProvisionError):
-        seen = forget_worker.look(alluxio, etcd)
+    seen = _registered(alluxio, etcd)
     problems = {}
     for worker, line in refused:
-        identity = _IDENTITY.search(line)
-        live = identity[1] in seen.live if seen is not None and identity else None
-        problem = found([line], alluxio, worker, live)
+        problem = found([line], alluxio, worker, _is_live(line, seen))
         if problem is not None:
             problems[worker.name] = problem
     return problems

@@ -356,6 +356,7 @@ def _healthy(alluxio: AlluxioCluster, fleet: Fleet, masters: Sequence[AlluxioMas
     return Gate(
         f"{counted(len(masters), 'master')} in the journal group, and one master is the primary",
         lambda: require_healthy(fleet, alluxio, masters, seconds),
+        seconds,
     )
 
 

@@ -228,7 +228,7 @@ def _ended(alluxio: AlluxioCluster, etcd: Etcd, moved: Sequence[Moved]) -> Gate:
     ids = [m.worker_id for m in moved]
     remedy = "invoke decommission-worker NAME --revoke-lease ends it; then start the worker"
     wait = leases.Wait(alluxio, etcd, lambda seen: [i for i in ids if i in seen.live], remedy)
-    return Gate(_leases(moved), wait)
+    return Gate(_leases(moved), wait, wait.seconds)
 
 
 def _own(fleet: Fleet, asked: Collection[tuple[Moved, Registration]]) -> set[str]:

@@ -57,7 +57,7 @@ class Standing:
         return tuple(
             Problem(
                 w.place,
-                "is stopped; restart-workers does not start it",
+                "is stopped; this command does not start it",
                 f"invoke start-workers {w.name} starts it",
                 "warning",
                 id="worker-left-out",

@@ -310,9 +310,10 @@ def require_live(
     ``patience`` seconds. A worker that has lost its lease (its member of etcd went away, for
     example) registers again by itself (Alluxio 313, ``ServiceDiscoveryRecipe``).
 
-    With ``ready`` all listeners of the workers must answer, too, within ``patience`` seconds after
-    all are registered: a worker joins before it serves
-    (:mod:`provision.alluxio.commands.readiness`). The workers in ``known`` have just answered, and
+    With ``ready`` all listeners of the workers must answer, too. If there is ``patience`` at all,
+    they have ``start_timeout`` after all are registered: a worker joins before it serves
+    (:mod:`provision.alluxio.commands.readiness`), and may just have been started by systemd. The
+    workers in ``known`` have just answered, and
     nothing was changed since: they are asked again only after a wait for one that is not live.
 
     The revisions in ``stale`` belong to keys that do not count. The wait ends early for a worker
@@ -323,7 +324,8 @@ def require_live(
         crashes = _Crashes(etcd.fleet)
         listeners = None
         if ready:
-            listeners = _Listeners(etcd.fleet, alluxio, chosen, patience, crashes, known)
+            serving = alluxio.start_timeout if patience else 0
+            listeners = _Listeners(etcd.fleet, alluxio, chosen, serving, crashes, known)
         while True:
             seen: dict[str, int] = {}
             try:
@@ -514,7 +516,8 @@ class RegistrationGate:
         title = "; ".join(filter(None, (still, asked)))
         self.before = Gate(title, self._note) if title else None
         there = "registered and ready" if alluxio.membership.in_etcd else "answering"
-        self.after = Gate(f"{counted(len(workers), 'worker')} {there}", self._wait)
+        seconds = self._patience(old=alluxio.membership.in_etcd) + alluxio.start_timeout
+        self.after = Gate(f"{counted(len(workers), 'worker')} {there}", self._wait, seconds)
 
     def _note(self) -> None:
         given = self._alluxio, self._etcd
@@ -524,11 +527,15 @@ class RegistrationGate:
             self._stale = live(*given, self._workers)
 
     def _wait(self) -> None:
-        timeout = self._alluxio.start_timeout
-        if self._stale:  # a worker may have to wait for its old lease to end
-            timeout += self._alluxio.failure_detection_timeout
         given = self._alluxio, self._etcd, self._workers
-        require_live(*given, patience=timeout, stale=self._stale, ready=True)
+        patience = self._patience(old=bool(self._stale))
+        require_live(*given, patience=patience, stale=self._stale, ready=True)
+
+    def _patience(self, *, old: bool) -> int:
+        """Seconds until a worker is registered. ``old``: it may have to wait for the end of the
+        lease that it had before."""
+        alluxio = self._alluxio
+        return alluxio.start_timeout + (alluxio.failure_detection_timeout if old else 0)
 
 
 def _why(alluxio: AlluxioCluster, etcd: Etcd, missing: Sequence[AlluxioWorker]) -> list[Problem]:

@@ -241,7 +241,7 @@ def _before(
         )
     if problems:
         raise PreflightFailed(
-            "it is not clear which release to go back to; nothing changed",
+            "it is not clear which release to go back to",
             problems,
             id="release-missing",
         )
