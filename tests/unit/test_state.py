@@ -148,9 +148,9 @@ def test_a_move_that_is_killed_loses_nothing(
     move = _move(tmp_path)
     (change,) = changes([move], hosts.facts())
     if not same_disk:
-        script = "#!/bin/sh\ncase $3 in */metastore) echo 1;; *) echo 2;; esac\n"
-        (tmp_path / "bin/stat").write_text(script)
-        (tmp_path / "bin/stat").chmod(0o755)
+        disks = "".join(f"echo /dev/{disk} 9 9 9 9% /{disk}\n" for disk in ("a", "b"))
+        (tmp_path / "bin/df").write_text(f"#!/bin/sh\necho title\n{disks}")
+        (tmp_path / "bin/df").chmod(0o755)
     real = tmp_path / "bin" / killed_at
     # The group, which is the script's own: a shell may become its last command, whose parent is us.
     real.write_text(f'#!/bin/sh\n/bin/{killed_at} "$@"\nkill -KILL 0\n')
