@@ -142,7 +142,7 @@ def seen(root: Path, port: int, paths: Sequence[str], *, changes: bool = False) 
 def plain(facts: HostFacts) -> HostFacts:
     """Without what another moment changes."""
     values = {k: v for k, v in facts.values.items() if k != "clock"}
-    disks = {p: replace(d, available=0) for p, d in facts.disks.items()}
+    disks = {p: replace(d, available=0, used=0) for p, d in facts.disks.items()}
     return replace(facts, values=values, disks=disks, clock_offset=0.0, lacks=())
 
 
