@@ -19,9 +19,10 @@ from provision.errors import PreflightFailed, Problem
 from provision.etcd.api.values import Login
 from provision.etcd.cluster.handle import Etcd
 from provision.host import gather, preflight
+from provision.host.predict import after
 from provision.host.resources import MARKER
 from provision.ids import Id
-from provision.inventory.resolved import AlluxioWorker
+from provision.inventory.resolved import AlluxioWorker, Machine
 from provision.plans.alluxio import moved, restart_workers, start_workers, worker_preflight
 from provision.plans.alluxio.start_workers import WorkersState
 from provision.ssh.session import Fleet
@@ -168,6 +169,32 @@ class TestObserve:
         look.monkeypatch.setattr(start_workers, "fetch", fetch)
         look.found = {"hosts"}
         assert look.refused() == ["alluxio.tar.gz", "hosts"]
+
+    def test_a_folder_that_root_cannot_write_in_is_judged_by_the_workers_own_files(self) -> None:
+        """The hosts share a probe, and its files are those of one of them."""
+        usual = builders.worker("w1")
+        workers = (usual, usual._replace(name="w2", machine=Machine("w2"), hostname="w2"))
+        alluxio = builders.alluxio(*workers)
+        facts = {}
+        for number, w in enumerate(workers, 1):
+            before = hosts.facts(number)
+            there = after(desired.resources(alluxio, w, ARTIFACTS, before), before)
+            facts[w.machine] = replace(there, unwritable=frozenset({"/opt/alluxio"}))
+        probes = desired.probes(alluxio, workers, ARTIFACTS)
+        assert len({id(probe) for probe in probes.values()}) == 1
+
+        def found() -> list[str]:
+            given = alluxio, workers, ARTIFACTS, Fleet(1), probes, facts
+            return [
+                p.where for p in start_workers.host_problems(*given) if p.id == "folder-unwritable"
+            ]
+
+        assert found() == []
+        site = "/opt/alluxio/313/conf/alluxio-site.properties"
+        second = facts[workers[1].machine]
+        paths = {**second.paths, site: hosts.text("changed")}
+        facts[workers[1].machine] = replace(second, paths=paths)
+        assert found() == [workers[1].machine.place]
 
     def test_what_was_seen(self, look: Look) -> None:
         found = look.observe()

@@ -161,10 +161,16 @@ def host_problems(
 ) -> list[Problem]:
     """What keeps the chosen workers' hosts from being changed, by their ``facts``. Whether a worker
     can reach etcd is not among it: etcd's members may be about to change, too."""
+    # Whether something is to be changed there, only a worker's own files say (desired.probes).
+    own = {
+        w.machine: desired.probe(alluxio, w, tarballs)
+        for w in chosen
+        if tarballs and (f := facts.get(w.machine)) is not None and f.unwritable
+    }
     problems = fitness.problems(
         fleet,
         alluxio.name,
-        probes,
+        {**probes, **own},
         facts,
         rooms=_rooms(alluxio, chosen, tarballs, facts) if tarballs else {},
         tarballs=[tarballs.alluxio, tarballs.jdk] if tarballs else [],
