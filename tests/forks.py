@@ -21,7 +21,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from tests.fork_server import LIMIT, ROOT, Run
 
@@ -95,7 +95,7 @@ class Server:
             stack.callback(os.close, process)
             ours.settimeout(timeout)
             try:
-                texts = _read((out, err), timeout)
+                texts = [_lines(text) for text in read((out, err), timeout)]
                 code = int(ours.recv(LIMIT))
             except TimeoutError:
                 signal.pidfd_send_signal(process, signal.SIGKILL)
@@ -103,9 +103,12 @@ class Server:
         return code, texts[0], texts[1]
 
 
-def _read(files: Sequence[int], timeout: float) -> list[str]:
-    """What comes out of each of the pipes until its end."""
-    read = {file: bytearray() for file in files}
+def read(
+    files: Sequence[int], timeout: float, ended: Callable[[bytearray], object] = lambda _: False
+) -> list[bytearray]:
+    """What comes out of each of the pipes until its end, or until ``ended`` says so of its text.
+    Raises TimeoutError."""
+    texts = {file: bytearray() for file in files}
     deadline = time.monotonic() + timeout
     with selectors.DefaultSelector() as waiting:
         for file in files:
@@ -115,11 +118,15 @@ def _read(files: Sequence[int], timeout: float) -> list[str]:
             if not ready:
                 raise TimeoutError
             for key, _ in ready:
-                if block := os.read(key.fd, 1 << 16):
-                    read[key.fd] += block
-                else:
+                block = os.read(key.fd, 1 << 16)
+                texts[key.fd] += block
+                if not block or ended(texts[key.fd]):
                     waiting.unregister(key.fd)
-    return [bytes(read[file]).decode().replace("\r\n", "\n") for file in files]
+    return list(texts.values())
+
+
+def _lines(text: bytearray) -> str:
+    return bytes(text).decode().replace("\r\n", "\n")
 
 
 @functools.cache

@@ -7,15 +7,13 @@ processor time, and a run of all tests has some 8,000.
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import secrets
-import selectors
 import subprocess
 import threading
-import time
 from collections.abc import Sequence
-from typing import IO
+
+from tests import forks
 
 #: As ssh ends when the connection is lost.
 LOST = 255
@@ -76,27 +74,13 @@ def _read(process: subprocess.Popen[bytes], mark: str, timeout: float) -> Ended:
     end = re.compile(rb"\n%s (\d*)\n" % mark.encode())
     assert process.stdout is not None
     assert process.stderr is not None
-    files: tuple[IO[bytes], IO[bytes]] = (process.stdout, process.stderr)
-    read = {file.fileno(): bytearray() for file in files}
-    code, deadline = LOST, time.monotonic() + timeout
-    with selectors.DefaultSelector() as waiting:
-        for file in read:
-            waiting.register(file, selectors.EVENT_READ)
-        while waiting.get_map():
-            ready = waiting.select(deadline - time.monotonic())
-            if not ready:
-                raise TimeoutError
-            for key, _ in ready:
-                text = read[key.fd]
-                block = os.read(key.fd, 1 << 16)
-                text += block
-                if found := end.search(text, max(0, len(text) - len(mark) - 8)):
-                    code = int(found[1]) if found[1] else code
-                    del text[found.start() :]
-                if found or not block:
-                    waiting.unregister(key.fd)
-    out, err = (bytes(text).decode() for text in read.values())
-    return code, _lines(out), _lines(err)
+    code, texts = LOST, []
+    for text in forks.read((process.stdout.fileno(), process.stderr.fileno()), timeout, end.search):
+        if found := end.search(text):
+            code = int(found[1]) if found[1] else code
+            del text[found.start() :]
+        texts.append(_lines(bytes(text).decode()))
+    return code, texts[0], texts[1]
 
 
 def _lines(text: str) -> str:
