@@ -42,10 +42,13 @@ class Shell:
                 process.stdin.write(lines.encode())
                 process.stdin.flush()
             try:
-                return _read(process, mark, timeout)
+                ended, shell_ended = _read(process, mark, timeout)
             except TimeoutError:
                 self._end()
                 raise subprocess.TimeoutExpired(self._command, timeout) from None
+            if shell_ended:  # Its process may still be there: the kernel closes its files first.
+                self._end()
+            return ended
 
     def close(self) -> None:
         with self._one:
@@ -69,18 +72,19 @@ class Shell:
             self._process = None
 
 
-def _read(process: subprocess.Popen[bytes], mark: str, timeout: float) -> Ended:
-    """What comes until both files have the mark, or end with the shell itself."""
+def _read(process: subprocess.Popen[bytes], mark: str, timeout: float) -> tuple[Ended, bool]:
+    """What comes until both files have the mark, or end with the shell itself; whether they did."""
     end = re.compile(rb"\n%s (\d*)\n" % mark.encode())
     assert process.stdout is not None
     assert process.stderr is not None
-    code, texts = LOST, []
+    code, texts, ended = LOST, [], False
     for text in forks.read((process.stdout.fileno(), process.stderr.fileno()), timeout, end.search):
         if found := end.search(text):
             code = int(found[1]) if found[1] else code
             del text[found.start() :]
+        ended = ended or not found
         texts.append(_lines(bytes(text).decode()))
-    return code, texts[0], texts[1]
+    return (code, texts[0], texts[1]), ended
 
 
 def _lines(text: str) -> str:

@@ -77,6 +77,13 @@ def test_a_shell_that_ends_is_a_connection_that_is_lost(shell: Shell) -> None:
     assert shell.run("echo b", 20) == (0, "b\n", "")
 
 
+def test_of_a_shell_that_ends_the_files_may_be_closed_before_its_process_is_gone() -> None:
+    shell = Shell(["sh", "-c", "sh; exec <&- >&- 2>&-; exec sleep 60"])
+    assert shell.run("kill -9 $PPID", 20)[0] == LOST
+    assert shell.run("echo b", 20) == (0, "b\n", "")
+    shell.close()
+
+
 def test_several_may_ask(shell: Shell) -> None:
     with ThreadPoolExecutor(8) as pool:
         said = list(pool.map(lambda n: shell.run(f"echo {n}; echo {n} >&2", 20), range(40)))
