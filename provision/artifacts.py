@@ -7,11 +7,12 @@ import os
 import re
 import tempfile
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from provision import bounds, progress, tar_reader
+from provision.dataclass import dataclass
 from provision.errors import PreflightFailed, Problem
 from provision.files import make_folder, read_text, require_regular
 from provision.ids import Id

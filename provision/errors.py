@@ -18,9 +18,10 @@ contract with scripts:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal, TypedDict, cast
 
+from provision.dataclass import dataclass
 from provision.ids import Id
 
 Severity = Literal["error", "warning"]

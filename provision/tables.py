@@ -8,9 +8,9 @@ second line below their row, or away. ``wide``, and a file or a pipe, get every 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
+from provision.dataclass import dataclass
 from provision.terminal import console, line
 from provision.wrap import hanging, span, unbroken, wrapped
 

@@ -20,11 +20,12 @@ import tempfile
 import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from pathlib import Path
 from typing import IO
 
 from provision import bounds, progress, tar_headers
+from provision.dataclass import dataclass
 from provision.files import make_folder, read_text, require_regular
 from provision.tar_headers import FILE, FOLDER, HARD, LINK, Entry
 from provision.text import document, printable, size

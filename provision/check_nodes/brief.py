@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from provision.alike import APART, cause
+from provision.dataclass import dataclass
 
 T = TypeVar("T")
 

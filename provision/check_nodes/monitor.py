@@ -11,10 +11,10 @@ import getpass
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import provision
+from provision.dataclass import dataclass
 from provision.errors import UsageError
 from provision.inventory.resolved import Inventory
 from provision.render import render

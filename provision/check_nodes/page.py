@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from provision.check_nodes.picture import NAMED, NARROW, WIDTH, draw, marks_of
 from provision.check_nodes.result import CheckReport
+from provision.dataclass import dataclass
 from provision.etcd.cluster.health import MemberHealth
 from provision.etcd.cluster.served_certs import EXPIRY_WARNING_DAYS
 from provision.render import page

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from provision.check_nodes.result import CheckReport
 from provision.check_nodes.verdict import NodeVerdict, State
+from provision.dataclass import dataclass
 from provision.etcd.cluster.health import MemberHealth
 
 WIDTH, NARROW = 1000, 420

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime, timezone
 from typing import Literal, TypedDict
 
@@ -13,6 +13,7 @@ from provision.alluxio.membership.leases import Expired
 from provision.alluxio.membership.registrations import RegistrationValue
 from provision.check_nodes import verdict
 from provision.check_nodes.verdict import NodeVerdict
+from provision.dataclass import dataclass
 from provision.errors import Problem, ProblemDocument
 from provision.etcd.cluster.health import ClusterHealth, MemberHealth
 from provision.etcd.cluster.served_certs import CertificateState

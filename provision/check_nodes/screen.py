@@ -7,12 +7,12 @@ only after it was read as its schema says (:mod:`provision.cli.parts`).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timezone
 
 from provision.alluxio.commands import read
 from provision.check_nodes.result import CheckDocument, CheckReport, EtcdDocument, NodeDocument
 from provision.check_nodes.verdict import NodeVerdict, State
+from provision.dataclass import dataclass
 from provision.errors import Problem, from_document
 from provision.inventory.membership_type import MembershipType
 from provision.plans.etcd.data import stored

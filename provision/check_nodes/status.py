@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Literal, TypedDict
 
 from provision.alluxio.worker import desired as worker
+from provision.dataclass import dataclass
 from provision.errors import Problem, ProblemDocument, ProvisionError, Unhealthy, UsageError
 from provision.etcd.cluster import health
 from provision.etcd.cluster.handle import Etcd

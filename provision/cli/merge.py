@@ -8,13 +8,13 @@ stopped part-way (4): running again continues it.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any, cast
 
 from provision.check_nodes import joined as looks
 from provision.check_nodes.result import CheckDocument
 from provision.check_nodes.status import Service, Status, StatusDocument
 from provision.cli.parts import Part, PartsFailed, Whole, worst
+from provision.dataclass import dataclass
 from provision.engine import joined as plans
 from provision.engine.plan import PlanDocument
 from provision.errors import ChangeFailed, Problem, ProblemDocument, from_document

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard, cast
 
@@ -19,6 +18,7 @@ from provision.check_nodes.result import CheckDocument
 from provision.check_nodes.status import StatusDocument
 from provision.cli import documents, typed
 from provision.cli.documents import ErrorDocument
+from provision.dataclass import dataclass
 from provision.engine.plan import PlanDocument
 from provision.errors import (
     ChangeFailed,

@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from provision import artifacts, tar_reader
 from provision.alluxio.worker import tarball as alluxio_tarball
 from provision.artifacts import Artifact
+from provision.dataclass import dataclass
 from provision.errors import PreflightFailed, Problem, UsageError
 from provision.etcd.member import tarball as etcd_tarball
 from provision.inventory.parts import Parts, Tarball

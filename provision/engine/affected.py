@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Protocol, TypedDict
 
+from provision.dataclass import dataclass
 from provision.host.diff import Change
 
 #: How many names a line shows.

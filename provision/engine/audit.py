@@ -16,12 +16,12 @@ import shlex
 import socket
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TypedDict
 
 from provision import bounds
+from provision.dataclass import dataclass
 from provision.errors import UsageError
 from provision.files import make_folder, read_text
 from provision.host.diff import AWAY

@@ -7,8 +7,8 @@ service is away on as many hosts at a time as all parts take together.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from provision.dataclass import dataclass
 from provision.engine.affected import Affected, AffectedDocument
 from provision.engine.plan import (
     Action,

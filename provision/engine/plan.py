@@ -10,10 +10,11 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Literal, Protocol, TypedDict
 
 from provision import artifacts, progress
+from provision.dataclass import dataclass
 from provision.engine.affected import Affected, AffectedDocument, affected
 from provision.engine.guards import Guard
 from provision.errors import ChangeFailed, Problem, ProblemDocument, ProvisionError

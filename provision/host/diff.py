@@ -10,10 +10,11 @@ from __future__ import annotations
 import abc
 import shlex
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Protocol
 
 from provision.artifacts import Artifact
+from provision.dataclass import dataclass
 from provision.host import safely, tool_version
 from provision.host.effects import Effect
 from provision.host.facts import (

@@ -22,9 +22,10 @@ import secrets
 import shlex
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any, ClassVar, NoReturn, TypeVar, cast
 
+from provision.dataclass import dataclass
 from provision.errors import Problem
 from provision.host import safely, tools
 from provision.ssh.session import Result, Unreachable

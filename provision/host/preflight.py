@@ -8,9 +8,9 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 from provision.artifacts import Artifact
+from provision.dataclass import dataclass
 from provision.errors import PreflightFailed, Problem, Severity
 from provision.host import disks, dropins
 from provision.host.facts import HostFacts, Probe

@@ -8,8 +8,8 @@ for its version as that user.
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
 
+from provision.dataclass import dataclass
 from provision.host import safely
 
 #: Seconds that a program has for its answer. A JVM on a busy host takes some.

@@ -8,8 +8,9 @@ needs CAP_NET_BIND_SERVICE.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Literal
+
+from provision.dataclass import dataclass
 
 #: The lowest port that every program may bind (net.ipv4.ip_unprivileged_port_start).
 FIRST_FREE_PORT = 1024

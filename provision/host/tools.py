@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
+from provision.dataclass import dataclass
 from provision.errors import PreflightFailed, Problem
 from provision.host import selinux
 from provision.text import printable, printable_lines

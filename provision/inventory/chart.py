@@ -8,8 +8,9 @@ enterprise releases have other keys.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
+
+from provision.dataclass import dataclass
 
 Version = Literal["0.7.0", "1.1.0-SNAPSHOT"]
 NEWEST: Version = "1.1.0-SNAPSHOT"

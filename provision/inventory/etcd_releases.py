@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
+from provision.dataclass import dataclass
 from provision.errors import PreflightFailed, Problem, Severity
 from provision.inventory.model import version_tuple
 

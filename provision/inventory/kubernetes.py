@@ -6,9 +6,9 @@ Values that the section leaves out come from the inventory's ``etcd`` and ``allu
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
+from provision.dataclass import dataclass
 from provision.inventory import model
 from provision.inventory.chart import CHARTS, Chart
 from provision.inventory.sizes import size_bytes

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
 
+from provision.dataclass import dataclass
 from provision.errors import Problem
 
 #: A line of the file, and the option that it comes from, or "".

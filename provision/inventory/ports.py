@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
+from provision.dataclass import dataclass
 from provision.inventory.model import Scalar
 from provision.inventory.resolved import AlluxioCluster, AlluxioMaster, AlluxioWorker
 from provision.text import number

@@ -10,11 +10,12 @@ import functools
 import ipaddress
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
+from provision.dataclass import dataclass
 from provision.errors import UsageError
 from provision.inventory import model
 from provision.inventory.membership_type import MembershipType

@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Protocol, TypedDict, TypeVar
 
+from provision.dataclass import dataclass
 from provision.errors import UsageError
 from provision.inventory.range_names import RangeError, expand
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from provision.dataclass import dataclass
 from provision.inventory import document, model
 from provision.inventory.loader import LoadedInventory
 from provision.inventory.resolved import Machine, local_path

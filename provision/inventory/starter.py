@@ -14,9 +14,9 @@ import re
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+from provision.dataclass import dataclass
 from provision.errors import InventoryError, Problem, UsageError
 from provision.inventory import loader, model, parts
 from provision.inventory.parts import Line, Parts, scalar

@@ -12,11 +12,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from provision import bounds, progress
+from provision.dataclass import dataclass
 from provision.errors import PreflightFailed, Problem, UsageError
 from provision.text import EXCERPT, document, printable, size
 

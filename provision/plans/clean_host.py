@@ -13,10 +13,11 @@ import re
 import shlex
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from provision.alluxio.membership.registrations import ID_LIMIT, LIVE_ROOT
 from provision.alluxio.worker import desired as alluxio
+from provision.dataclass import dataclass
 from provision.engine.plan import HostChanges, Plan, Step
 from provision.errors import PreflightFailed, Problem
 from provision.etcd.cluster.handle import Etcd

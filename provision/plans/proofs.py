@@ -9,8 +9,9 @@ command has a mistake.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from provision.dataclass import dataclass
 from provision.engine.guards import Guard, required
 from provision.engine.plan import Plan
 from provision.errors import PreflightFailed, Problem, Unhealthy

@@ -12,11 +12,12 @@ import fnmatch
 import hashlib
 import hmac
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from provision import bounds
+from provision.dataclass import dataclass
 from provision.files import read_text
 
 Marker = Literal["", "@revoked", "@cert-authority"]

@@ -11,8 +11,9 @@ from __future__ import annotations
 import re
 import secrets
 import shlex
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from provision.dataclass import dataclass
 from provision.errors import Problem
 from provision.ids import Id
 from provision.text import printable, printable_lines

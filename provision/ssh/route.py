@@ -9,9 +9,10 @@ from __future__ import annotations
 import getpass
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
+from provision.dataclass import dataclass
 from provision.inventory.model import SshSecret, jump_hosts
 from provision.inventory.resolved import Machine
 from provision.ssh.options import Options

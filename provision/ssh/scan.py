@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from provision import progress
+from provision.dataclass import dataclass
 from provision.errors import Problem
 from provision.ids import Id
 from provision.inventory.resolved import Machine

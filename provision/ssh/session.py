@@ -18,10 +18,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import IO, TYPE_CHECKING, NoReturn, Protocol, TypeVar
 
 from provision import bounds, progress
+from provision.dataclass import dataclass
 from provision.errors import PreflightFailed, Problem, ProvisionError
 from provision.ids import Id
 from provision.inventory.resolved import Machine

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple
 
@@ -18,6 +17,7 @@ from provision import bounds
 from provision.alluxio.commands import alluxio_cli
 from provision.alluxio.commands.alluxio_cli import DEFAULT_TIMEOUT, NotInstalled
 from provision.alluxio.membership.registrations import ID_LIMIT
+from provision.dataclass import dataclass
 from provision.errors import ProvisionError, Unhealthy
 from provision.inventory.resolved import AlluxioCluster, Machine
 from provision.ssh.session import MANY, Fleet, Session

@@ -16,11 +16,12 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypedDict
 
 from provision.alluxio.commands import alluxio_cli
 from provision.alluxio.commands.alluxio_cli import DEFAULT_TIMEOUT, KILL_AFTER, MARGIN, NotInstalled
+from provision.dataclass import dataclass
 from provision.errors import Problem, ProvisionError, UsageError
 from provision.host import safely
 from provision.inventory.resolved import AlluxioCluster, AlluxioWorker

@@ -12,10 +12,10 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from provision.alluxio.commands import alluxio_cli
 from provision.alluxio.worker import desired
+from provision.dataclass import dataclass
 from provision.errors import Problem
 from provision.host import gather
 from provision.host.facts import Command, HostFacts, Probe

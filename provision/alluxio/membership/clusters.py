@@ -5,7 +5,6 @@ A cluster is a name below ``/DHT/`` or ``/ServiceDiscovery/``; etcd knows nothin
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypedDict
 
 from provision.alluxio.membership import registrations
@@ -16,6 +15,7 @@ from provision.alluxio.membership.registrations import (
     RegistrationSnapshot,
 )
 from provision.alluxio.worker import desired
+from provision.dataclass import dataclass
 from provision.errors import Problem, ProvisionError
 from provision.etcd.api.client import EtcdClient
 from provision.etcd.api.errors import EtcdTooMuch, EtcdUnreachable, Reason

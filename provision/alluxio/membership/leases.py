@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from provision import progress, wait
 from provision.alluxio.membership import registrations
 from provision.alluxio.membership.registrations import RegistrationSnapshot
 from provision.alluxio.worker import desired
+from provision.dataclass import dataclass
 from provision.errors import Problem, Unhealthy
 from provision.etcd.api.client import EtcdClient
 from provision.etcd.api.errors import EtcdError

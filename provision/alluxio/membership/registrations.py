@@ -14,11 +14,11 @@ import re
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple, TypedDict, TypeGuard, cast
 
 from provision import bounds, progress
 from provision.alluxio.membership import legacy_format
+from provision.dataclass import dataclass
 from provision.errors import Problem
 from provision.etcd.api import paging
 from provision.etcd.api.client import EtcdClient

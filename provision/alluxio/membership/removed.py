@@ -8,13 +8,13 @@ import json
 import os
 import re
 import time
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Literal, TypedDict
 
 from provision import bounds
 from provision.alluxio.membership import registrations
+from provision.dataclass import dataclass
 from provision.engine import audit
 from provision.errors import Problem, Unhealthy, UsageError
 from provision.etcd.api.values import KeyValue

@@ -6,7 +6,7 @@ import functools
 import re
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import MappingProxyType
 from urllib.parse import urlsplit
 
@@ -20,6 +20,7 @@ from provision.alluxio.worker.tarball import (
     launchers,
 )
 from provision.artifacts import Artifact
+from provision.dataclass import dataclass
 from provision.errors import Problem, UsageError
 from provision.etcd.api.values import Login
 from provision.host import disks

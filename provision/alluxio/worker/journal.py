@@ -13,8 +13,8 @@ import base64
 import binascii
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
+from provision.dataclass import dataclass
 from provision.errors import Problem
 from provision.etcd.api.protocol import unknown_fields
 from provision.host import safely

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
+from provision.dataclass import dataclass
 from provision.inventory.membership_type import MembershipType
 from provision.inventory.model import Scalar
 from provision.inventory.resolved import AlluxioCluster

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from provision import tar_reader
 from provision.artifacts import Artifact
+from provision.dataclass import dataclass
 from provision.errors import Problem
 from provision.host.facts import HostFacts
 from provision.tar_reader import Seen

@@ -6,12 +6,12 @@ import contextlib
 import sys
 import threading
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 from provision.cli import confirm
 from provision.cli.run import Run
+from provision.dataclass import dataclass
 from provision.errors import UsageError
 from provision.ids import Id
 from provision.text import counted

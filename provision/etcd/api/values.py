@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
+from provision.dataclass import dataclass
 from provision.inventory.resolved import bracketed
 from provision.text import printable
 

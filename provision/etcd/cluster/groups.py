@@ -12,8 +12,8 @@ compared as well.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
 
+from provision.dataclass import dataclass
 from provision.errors import Problem
 from provision.text import counted, share
 

@@ -11,9 +11,10 @@ import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from provision import progress, wait
+from provision.dataclass import dataclass
 from provision.engine.guards import Guard
 from provision.errors import PreflightFailed, Problem, UsageError
 from provision.etcd.cluster import gates, groups, health, last_seen

@@ -14,9 +14,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from provision import progress
+from provision.dataclass import dataclass
 from provision.errors import PreflightFailed, Problem, Unhealthy
 from provision.etcd.api.errors import EtcdRefused
 from provision.etcd.api.values import KvHash

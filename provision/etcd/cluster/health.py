@@ -11,10 +11,10 @@ import contextlib
 import time
 from collections.abc import Collection, Generator
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from provision import progress
+from provision.dataclass import dataclass
 from provision.errors import Problem, ProvisionError, Unhealthy, UsageError
 from provision.etcd.api.client import DEFAULT_TIMEOUT, EtcdClient, preload
 from provision.etcd.api.errors import EtcdUnreachable, Reason

@@ -14,11 +14,11 @@ import re
 import secrets
 import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from provision import wait
+from provision.dataclass import dataclass
 from provision.errors import PreflightFailed, Problem, ProvisionError, Unhealthy
 from provision.etcd.api.client import EtcdClient
 from provision.etcd.api.errors import EtcdUnreachable, Reason

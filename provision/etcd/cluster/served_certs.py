@@ -7,11 +7,11 @@ import hashlib
 import os
 import socket
 import ssl
-from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Literal
 
 from provision import progress, wait
+from provision.dataclass import dataclass
 from provision.errors import Problem, ProvisionError, UsageError
 from provision.etcd.api.values import Endpoint
 from provision.etcd.cluster.reach import DIRECT_TIMEOUT, Reach, Route, describe, open_route

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import datetime, timezone
+
+from provision.dataclass import dataclass
 
 STAMP = "%Y%m%dT%H%M%SZ"
 #: The part after the cluster's name, as a pattern that Python and ``sed -E`` read alike.

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from provision.artifacts import Artifact
+from provision.dataclass import dataclass
 from provision.etcd.member import backup_timer, layout, listeners, routes, start_check
 from provision.host import disks
 from provision.host.effects import Effect

@@ -8,10 +8,11 @@ learner. A working member is removed only after the new members have joined.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import Enum
 from urllib.parse import urlsplit
 
+from provision.dataclass import dataclass
 from provision.etcd.api.values import RegisteredMember
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Machine
 from provision.text import counted, share, verb

@@ -10,8 +10,8 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
 
+from provision.dataclass import dataclass
 from provision.errors import Problem
 from provision.etcd.member import layout
 from provision.host import disks, safely, unit_changes

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from cryptography.x509 import verification
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from provision import bounds
+from provision.dataclass import dataclass
 from provision.errors import Problem, UsageError
 from provision.etcd.pki import certificates, keyfiles, own_ca
 from provision.files import read_bytes

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from provision import bounds
+from provision.dataclass import dataclass
 from provision.engine.plan import Action, Step
 from provision.errors import ChangeFailed, PreflightFailed, Problem, UsageError
 from provision.etcd.member import desired, layout

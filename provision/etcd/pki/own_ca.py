@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from provision import bounds
+from provision.dataclass import dataclass
 from provision.errors import UsageError
 from provision.etcd.pki import certificates, keyfiles
 from provision.etcd.pki.certificates import Authority, KeyPair

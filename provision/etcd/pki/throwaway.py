@@ -6,12 +6,12 @@ one that has taken its port, and the process serves nobody else.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import timedelta
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from provision.dataclass import dataclass
 from provision.etcd.pki import certificates
 from provision.etcd.pki.certificates import Authority, KeyPair
 

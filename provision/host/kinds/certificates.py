@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
+from provision.dataclass import dataclass
 from provision.host import former_owner, predict, selinux
 from provision.host.diff import Change, Resource
 from provision.host.effects import Effect

@@ -7,8 +7,9 @@ import difflib
 import hashlib
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from provision.dataclass import dataclass
 from provision.host import disks, former_owner, predict, safely, selinux
 from provision.host.diff import NEW, Change, Resource
 from provision.host.effects import Effect

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from provision.dataclass import dataclass
 from provision.host import predict
 from provision.host.diff import Change, Resource
 from provision.host.facts import HostFacts, Look, PathState

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from provision.artifacts import Artifact
+from provision.dataclass import dataclass
 from provision.host import former_owner, predict, safely, selinux, tool_version
 from provision.host.diff import Change, Resource
 from provision.host.digest import is_digest

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import ClassVar
 
+from provision.dataclass import dataclass
 from provision.host import dropins, predict
 from provision.host.diff import Change, Refusal, Resource
 from provision.host.effects import Effect

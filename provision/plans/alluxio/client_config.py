@@ -8,11 +8,11 @@ place of a secret, a comment names the source of the secret in the inventory.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from provision import bounds
 from provision.alluxio.worker import desired, membership_properties, scopes
+from provision.dataclass import dataclass
 from provision.errors import Problem, UsageError
 from provision.files import make_folder, read_text, write_whole
 from provision.inventory.model import Scalar, Secret

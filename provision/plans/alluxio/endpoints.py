@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from provision.alluxio.worker import desired
+from provision.dataclass import dataclass
 from provision.engine.plan import Step
 from provision.errors import Problem
 from provision.etcd.cluster.handle import Etcd

@@ -11,13 +11,13 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
 from provision.alluxio.membership import leases, registrations, removed
 from provision.alluxio.membership.registrations import Entry, Registration, RegistrationSnapshot
 from provision.alluxio.worker import desired
+from provision.dataclass import dataclass
 from provision.engine.plan import Action, Plan, Step
 from provision.errors import PreflightFailed, Problem, Unhealthy, UsageError
 from provision.etcd.api.client import EtcdClient

@@ -12,12 +12,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 from provision import progress, wait
 from provision.alluxio.worker import desired, java, journal
 from provision.alluxio.worker.desired import MASTER_UNIT, MASTER_UNIT_PATH, Artifacts
 from provision.alluxio.worker.journal import Journal
+from provision.dataclass import dataclass
 from provision.engine.plan import Gate, HostChanges, Plan, Step
 from provision.errors import PreflightFailed, Problem, ProvisionError, Unhealthy
 from provision.host import disks, fitness, gather, preflight, safely, unit_changes

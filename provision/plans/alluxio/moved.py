@@ -9,11 +9,12 @@ lives elsewhere, this host is a clone, and the command is refused.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from provision.alluxio.membership import leases, registrations
 from provision.alluxio.membership.registrations import Entry, Registration, RegistrationSnapshot
 from provision.alluxio.worker import desired
+from provision.dataclass import dataclass
 from provision.engine.plan import Gate, HostChanges, Step
 from provision.errors import Problem
 from provision.etcd.cluster.handle import Etcd

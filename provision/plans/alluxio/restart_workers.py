@@ -10,10 +10,11 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from provision.alluxio.commands import readiness
 from provision.alluxio.worker import desired
+from provision.dataclass import dataclass
 from provision.engine import audit
 from provision.engine.plan import HostChanges, Plan, Step
 from provision.errors import Problem, UsageError

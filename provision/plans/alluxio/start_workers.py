@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import MappingProxyType
 
 from provision import artifacts, progress, wait
@@ -23,6 +23,7 @@ from provision.alluxio.worker import (
     tarball,
 )
 from provision.alluxio.worker.desired import Artifacts
+from provision.dataclass import dataclass
 from provision.engine.plan import Gate, HostChanges, Plan, Step
 from provision.errors import Problem, ProvisionError, Unhealthy
 from provision.etcd.cluster.handle import Etcd

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from provision import artifacts
@@ -18,6 +18,7 @@ from provision.alluxio.commands import readiness
 from provision.alluxio.worker import desired
 from provision.alluxio.worker.desired import Artifacts
 from provision.artifacts import Artifact
+from provision.dataclass import dataclass
 from provision.engine.plan import HostChanges, Plan, Step
 from provision.errors import PreflightFailed, Problem, UsageError
 from provision.etcd.cluster.handle import Etcd

@@ -15,9 +15,10 @@ worker is offline for others.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from provision.alluxio.worker import desired as workers_desired
+from provision.dataclass import dataclass
 from provision.engine.plan import Action, HostChanges, Plan, Step
 from provision.errors import PreflightFailed, Problem, UsageError
 from provision.etcd.api.client import EtcdClient

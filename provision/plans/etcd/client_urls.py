@@ -9,8 +9,9 @@ The members' configuration shows how far a killed run has come.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from provision.dataclass import dataclass
 from provision.engine.plan import Gate, Step
 from provision.errors import Problem, ProvisionError, Unhealthy
 from provision.etcd.cluster import gates

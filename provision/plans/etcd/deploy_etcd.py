@@ -7,8 +7,9 @@ and "Runtime reconfiguration" (one member at a time, the next only when the clus
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from provision.dataclass import dataclass
 from provision.engine.plan import HostChanges, Plan, Step
 from provision.errors import PreflightFailed, Problem, Unhealthy
 from provision.etcd.cluster import gates, hashes, health

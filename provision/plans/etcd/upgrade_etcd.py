@@ -11,11 +11,12 @@ import contextlib
 import http.client
 import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from provision import artifacts, wait
 from provision.artifacts import Artifact
+from provision.dataclass import dataclass
 from provision.engine.plan import Action, Gate, HostChanges, Plan, Step
 from provision.errors import PreflightFailed, Problem, ProvisionError, Unhealthy, UsageError
 from provision.etcd.cluster import gates, hashes, health, metrics, reconfigure

@@ -14,7 +14,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Literal, TypedDict
 
@@ -24,6 +24,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from provision import bounds
+from provision.dataclass import dataclass
 from provision.engine.plan import Action, HostChanges, Plan, Step
 from provision.errors import ChangeFailed, PreflightFailed, Problem, UsageError
 from provision.etcd.member import desired, layout, routes

@@ -11,12 +11,12 @@ import hashlib
 import os
 import shutil
 import time
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Literal, TypedDict
 
 from provision import bounds, progress
+from provision.dataclass import dataclass
 from provision.engine.plan import Action, Step
 from provision.errors import PreflightFailed, Problem, Unhealthy
 from provision.etcd.api.client import EtcdClient

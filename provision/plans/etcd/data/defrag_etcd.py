@@ -9,11 +9,11 @@ leader alone renews leases.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import TypedDict
 
 from provision import progress, wait
+from provision.dataclass import dataclass
 from provision.engine.plan import Action, Gate, Plan, Step
 from provision.errors import PreflightFailed, Problem, Unhealthy
 from provision.etcd.api.errors import EtcdRefused

@@ -11,11 +11,11 @@ import errno
 import os
 import shlex
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypedDict
 
 from provision import bounds
+from provision.dataclass import dataclass
 from provision.errors import (
     PreflightFailed,
     Problem,

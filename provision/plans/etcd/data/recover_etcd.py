@@ -11,9 +11,10 @@ from __future__ import annotations
 import hashlib
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timezone
 
+from provision.dataclass import dataclass
 from provision.engine.plan import HostChanges, Plan, Step
 from provision.errors import PreflightFailed, Problem, UsageError
 from provision.etcd.cluster import gates, guard, hashes, health, scratch

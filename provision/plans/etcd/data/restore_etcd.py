@@ -19,10 +19,10 @@ from __future__ import annotations
 import hashlib
 import shlex
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
+from provision.dataclass import dataclass
 from provision.engine.plan import Action, Gate, HostChanges, Plan, Step
 from provision.errors import ChangeFailed, PreflightFailed, Problem, Unhealthy, UsageError
 from provision.etcd.api.values import Login

@@ -17,13 +17,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TypedDict
 
 from provision import bounds
 from provision.alluxio.membership import registrations
 from provision.alluxio.worker import desired
+from provision.dataclass import dataclass
 from provision.errors import PreflightFailed, Problem, ProvisionError, Unhealthy, UsageError
 from provision.etcd.api import paging
 from provision.etcd.api.client import EtcdClient

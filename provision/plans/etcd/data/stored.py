@@ -10,11 +10,12 @@ import itertools
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TypedDict
 
+from provision.dataclass import dataclass
 from provision.errors import Problem, ProvisionError
 from provision.etcd.member import backup_timer, backups
 from provision.etcd.member.backups import Name

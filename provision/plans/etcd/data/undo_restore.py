@@ -12,9 +12,10 @@ from __future__ import annotations
 import hashlib
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timezone
 
+from provision.dataclass import dataclass
 from provision.engine.plan import Plan, Step
 from provision.errors import PreflightFailed, Problem
 from provision.etcd.cluster import health, wal

@@ -7,8 +7,8 @@ from these changes.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
 
+from provision.dataclass import dataclass
 from provision.errors import PreflightFailed, Problem, UsageError
 from provision.etcd.member import desired, membership_diff
 from provision.etcd.member.membership_diff import ChangeKind, MemberChange

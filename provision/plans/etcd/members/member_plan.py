@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from provision.dataclass import dataclass
 from provision.engine.plan import Action, Plan, Step
 from provision.errors import Problem, UsageError
 from provision.etcd.cluster import reconfigure, todo_keys

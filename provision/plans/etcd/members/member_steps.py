@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import partial
 
+from provision.dataclass import dataclass
 from provision.engine.plan import Action, Gate, HostChanges, Step
 from provision.errors import PreflightFailed, Problem
 from provision.etcd.cluster import gates, hashes, health, reconfigure, todo_keys

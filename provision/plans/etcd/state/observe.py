@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from provision import artifacts
 from provision.artifacts import Artifact
+from provision.dataclass import dataclass
 from provision.errors import PreflightFailed, Problem
 from provision.etcd.api.values import Login
 from provision.etcd.cluster import health, todo_keys

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from provision.alluxio.membership import clusters, registrations
+from provision.dataclass import dataclass
 from provision.engine.guards import Guard
 from provision.errors import PreflightFailed, Problem, ProvisionError, UsageError
 from provision.etcd.api.errors import TOO_MUCH
