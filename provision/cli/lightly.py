@@ -31,6 +31,16 @@ def start_lightly() -> None:
     atexit.register(gc.freeze)
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     sys.meta_path.insert(0, _Later())
+    keep_compiled()
+
+
+def keep_compiled() -> None:
+    """Python keeps what it compiles of the tool, as it does without Invoke.
+
+    Invoke forbids it while it reads its options (``Program.parse_core``), for the sake of a user's
+    tasks. In a clone every run would then compile two hundred modules.
+    """
+    sys.dont_write_bytecode = bool(sys.flags.dont_write_bytecode)
 
 
 def import_invoke() -> None:

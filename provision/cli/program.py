@@ -21,6 +21,7 @@ from provision.cli.chain import Executor
 from provision.cli.command import perform
 from provision.cli.commands import namespace
 from provision.cli.first_screen import NAME, first_screen
+from provision.cli.lightly import keep_compiled
 from provision.cli.tasks import files
 from provision.cli.usage import answered, check_core, no_task, of_line, prepare
 from provision.errors import UsageError
@@ -55,6 +56,7 @@ class _Program(Program):
                 sys.stdout.write(completion.script(shell, namespace.tasks))
                 raise Exit
             super().parse_core(argv)
+        keep_compiled()
         if wanted := self.args.explain.value:
             from provision.cli.explain import ALL
 

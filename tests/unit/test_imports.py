@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -228,3 +229,31 @@ def test_the_plan_for_etcd_needs_no_worker_s_and_no_lock() -> None:
     )
     assert [n for n in found if n.startswith(tuple(f"provision.{o}" for o in others))] == []
     assert {"grpc", "rich", "jinja2", "paramiko", "cryptography"}.isdisjoint(found)
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        ("-c", "from provision.cli.main import script; script()"),
+        ("-m", "invoke"),
+        ("-B", "-m", "invoke"),
+    ],
+    ids=" ".join,
+)
+def test_in_a_clone_the_first_run_compiles_for_all_later_ones(
+    program: tuple[str, ...], tmp_path: Path
+) -> None:
+    """Invoke forbids Python to keep anything that it compiles."""
+    for name in ("provision", "templates"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / name, tmp_path / name, symlinks=True, ignore=ignored)
+    shutil.copy(ROOT / "tasks.py", tmp_path)
+    subprocess.run(
+        [sys.executable, *program, "show-inventory", "--inventory", EXAMPLE],
+        cwd=tmp_path,
+        capture_output=True,
+        check=True,
+        env={k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"},
+    )
+    kept = {path.name.partition(".")[0] for path in tmp_path.rglob("*.pyc")}
+    assert ({"loader", "model", "show"} <= kept) is ("-B" not in program)
