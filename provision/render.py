@@ -36,8 +36,11 @@ def _page_environment() -> jinja2.Environment:
 def _environment() -> jinja2.Environment:
     import jinja2
 
+    from provision.template_cache import TemplateCache
+
     environment = jinja2.Environment(  # nosec B701
         loader=jinja2.FileSystemLoader(template_dir()),
+        bytecode_cache=TemplateCache(template_dir(), [__file__]),
         undefined=jinja2.StrictUndefined,
         auto_reload=False,  # it would ask the disk about the file each time
         trim_blocks=True,

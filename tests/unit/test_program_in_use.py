@@ -294,5 +294,5 @@ def test_the_terminal_shows_no_control_characters(
 
 def test_a_file_on_a_host_names_a_task_alone() -> None:
     """It is the same whoever applies it, so it names neither program."""
-    for path in (ROOT / "templates").iterdir():
+    for path in (ROOT / "templates").glob("*.j2"):
         assert not INVOKE.search(path.read_text(encoding="utf-8")), path.name
