@@ -23,13 +23,16 @@ import shlex
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import field, replace
-from typing import Any, ClassVar, NoReturn, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar, cast
 
 from provision.dataclass import dataclass
 from provision.errors import Problem
 from provision.host import safely, tools
 from provision.ssh.session import Result, Unreachable
 from provision.text import counted, printable, printable_lines
+
+if TYPE_CHECKING:
+    from provision.inventory.resolved import Machine
 
 T = TypeVar("T")
 
@@ -160,6 +163,8 @@ class Probe:
     none. ``reach``: (address, port) pairs to connect to. ``resolve``: names to look up. ``disks``:
     paths; their file systems are measured. ``commands``: shell commands by label; their output (at
     most 64 KiB, with standard error) is returned. ``kinds``: facts about the host as a whole.
+    ``own``: what ``$own`` is in the commands, by machine, so that hosts that differ in it share the
+    probe and its script.
     """
 
     resources: Sequence[Observable] = ()
@@ -171,6 +176,7 @@ class Probe:
     resolve: Sequence[str] | None = None
     commands: Mapping[str, str] = field(default_factory=dict)
     kinds: Kind = Kind.NONE
+    own: Mapping[Machine, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -862,7 +868,20 @@ def merged(probes: Iterable[Probe]) -> Probe:
         resolve=_joined(p.resolve for p in every),
         commands={k: v for p in every for k, v in p.commands.items()},
         kinds=functools.reduce(Kind.__or__, (p.kinds for p in every), Kind.NONE),
+        own={k: v for p in every for k, v in p.own.items()},
     )
+
+
+def merged_each(
+    first: Mapping[Machine, Probe], second: Mapping[Machine, Probe]
+) -> dict[Machine, Probe]:
+    """For each machine of ``first`` its two probes in one. Machines that share both share that."""
+    made: dict[tuple[int, int], Probe] = {}
+    for machine, probe in first.items():
+        pair = (id(probe), id(second[machine]))
+        if pair not in made:
+            made[pair] = merged([probe, second[machine]])
+    return {m: made[id(probe), id(second[m])] for m, probe in first.items()}
 
 
 def _joined(parts: Iterable[Sequence[T] | None]) -> list[T] | None:

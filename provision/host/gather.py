@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -54,6 +55,8 @@ def _gather(
             if alike[id(probe)] > 1:
                 texts[id(probe), asked] = text
         text = text.replace(mark, new_mark())  # no host knows another's
+        if own := probe.own.get(session.machine):
+            text = f"own={shlex.quote(own)}\n{text}"
         session.open()
         sent = time.time()
         result = session.run(text, "facts", timeout=FACTS_TIMEOUT, prompt=True)

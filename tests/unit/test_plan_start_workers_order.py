@@ -294,6 +294,6 @@ def test_the_first_look_asks_the_listeners_where_this_is_wanted(
     assert look.observe(ready=True).ready == {one.name}
     without, wanted = asked
     for w in alluxio.workers:
-        own = readiness.probe(alluxio, w)
+        own = readiness.probes(alluxio, [w])[w.machine]
         assert wanted[w.machine] == without[w.machine] | set(own.commands)
         assert readiness.LABEL not in without[w.machine]

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from provision.alluxio.commands import readiness
+from provision.host.facts import Probe, merged_each
 from provision.inventory.resolved import AlluxioWorker
 from tests.unit import builders, hosts
 from tests.unit.hosts import LocalFleet
@@ -199,3 +200,31 @@ def test_a_port_that_the_worker_chooses_itself_is_not_asked() -> None:
     worker = of_ports(1, 0, 0, 0)._replace(properties={"alluxio.worker.web.port": 0})
     asked = readiness.of(builders.alluxio(), worker, hosts.facts()).listeners
     assert "web" not in [x.name for x in asked]
+
+
+@pytest.mark.process
+@pytest.mark.usefixtures("ours")
+def test_workers_share_a_script_and_each_is_asked_at_its_own_address(tmp_path: Path) -> None:
+    """The first binds one address, and the second another."""
+    with ExitStack() as stack:
+        server = stack.enter_context(socket.create_server(("127.0.0.2", 0)))
+        port = server.getsockname()[1]
+        stack.enter_context(socket.create_server(("127.0.0.3", port)))
+        off = {f"alluxio.worker.{x}.port": 0 for x in ("data", "web", "http.server")}
+        workers = [
+            builders.worker(f"w{n}", f"127.0.0.{n}", port)._replace(properties=off)
+            for n in (2, 3, 4)
+        ]
+        alluxio = builders.alluxio(*workers, user=hosts.ME, install_dir=str(tmp_path))
+        installed(tmp_path)
+        probes = readiness.probes(alluxio, workers)
+        assert len({id(probe) for probe in probes.values()}) == 1
+        assert len({id(p) for p in merged_each(probes, probes).values()}) == 1
+        other = merged_each(probes, {m: Probe() for m in probes})
+        assert len({id(p) for p in other.values()}) == 3
+        seen, _ = readiness.look(LocalFleet(tmp_path), alluxio, workers)
+    assert {name: found.ready for name, found in seen.items()} == {
+        "w2": True,
+        "w3": True,
+        "w4": False,
+    }

@@ -410,7 +410,7 @@ def scripts(folder: Path) -> Iterator[tuple[str, str]]:
                 replace(member, peer_tls=True),
             )
         ),
-        "ready": readiness.probe(a, one),
+        "ready": readiness.probes(a, [one])[one.machine],
         "links": Probe(commands={"links": links._look(DATA)}),
         "gone": member_steps._probe(c, member),
         "destroyed etcd": destroy._etcd_probe(c, member),

@@ -21,7 +21,7 @@ from provision.host import gather
 from provision.host.facts import Command, HostFacts, Probe
 from provision.inventory import ports
 from provision.inventory.ports import Listener
-from provision.inventory.resolved import AlluxioCluster, AlluxioWorker
+from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, Machine
 from provision.ssh.session import Fleet
 from provision.text import printable
 
@@ -60,16 +60,24 @@ class Readiness:
         )
 
 
-def probe(alluxio: AlluxioCluster, worker: AlluxioWorker) -> Probe:
-    """What to look at on the worker's host, for :func:`of`."""
-    script = _script(worker.hostname, _asked(alluxio, worker))
+def probes(alluxio: AlluxioCluster, workers: Sequence[AlluxioWorker]) -> dict[Machine, Probe]:
+    """What to look at on the workers' hosts, for :func:`of`. Hosts of workers with the same
+    listeners share a probe."""
+    hostnames = {w.machine: w.hostname for w in workers}
     look = f"{alluxio_cli.installed(alluxio)} && echo yes || echo no"
-    # The search for a port's owner begins with the processes of this probe's units.
-    commands = {
-        INSTALLED: Command(look, roots=True),
-        LABEL: Command(script, roots=True),
-    }
-    return Probe(commands=commands, units=(desired.UNIT,))
+    alike: dict[tuple[Listener, ...], Probe] = {}
+    found = {}
+    for w in workers:
+        asked = _asked(alluxio, w)
+        if asked not in alike:
+            commands = {
+                INSTALLED: Command(look, roots=True),
+                LABEL: Command(_script(asked), roots=True),
+            }
+            # The search for a port's owner begins with the processes of this probe's units.
+            alike[asked] = Probe(commands=commands, units=(desired.UNIT,), own=hostnames)
+        found[w.machine] = alike[asked]
+    return found
 
 
 def of(alluxio: AlluxioCluster, worker: AlluxioWorker, facts: HostFacts) -> Readiness:
@@ -99,7 +107,7 @@ def look(
 ) -> tuple[dict[str, Readiness], list[Problem]]:
     """Every worker's readiness by name, in one round trip per host, and the problems of hosts that
     cannot be asked."""
-    facts, problems = gather.gather_facts(fleet, {w.machine: probe(alluxio, w) for w in workers})
+    facts, problems = gather.gather_facts(fleet, probes(alluxio, workers))
     return {
         w.name: of(alluxio, w, facts[w.machine]) for w in workers if w.machine in facts
     }, problems
@@ -167,9 +175,10 @@ kill "${{running[@]}}" 2>/dev/null
 """
 
 
-def _script(hostname: str, listeners: Sequence[Listener]) -> str:
+def _script(listeners: Sequence[Listener]) -> str:
     """Ask all ``listeners`` at the same time, and print a line for each. This runs inside the facts
-    script, and uses its function ``listeners`` to find a port's owner."""
+    script, and uses its function ``listeners`` to find a port's owner. ``$own`` is the worker's
+    hostname."""
     numbers = " ".join(str(x.port) for x in listeners)
     asked = "\n".join(
         f'its {x.port:d} {name} && set -- "$@" {name} {x.port:d} {shlex.quote(x.http_path)}'
@@ -178,6 +187,6 @@ def _script(hostname: str, listeners: Sequence[Listener]) -> str:
     )
     return f"""{_owners()}
 owners=$nl$(listeners {numbers})
-set -- {shlex.quote(hostname)}
+set -- "$own"
 {asked}
 [ $# = 1 ] || bash -c {shlex.quote(_answers())} bash "$@" 2>/dev/null"""

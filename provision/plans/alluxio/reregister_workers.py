@@ -29,7 +29,7 @@ from provision.errors import Problem, Severity, Unhealthy
 from provision.etcd.cluster import health
 from provision.etcd.cluster.handle import Etcd
 from provision.host import gather, preflight
-from provision.host.facts import HostFacts, Probe, merged
+from provision.host.facts import HostFacts, Probe, merged_each
 from provision.host.ownership import owner
 from provision.host.resources import File, Identity
 from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, Inventory, Machine
@@ -84,9 +84,7 @@ class Watch:
             remedy = "solve the alarm, then invoke disarm-alarms and invoke restart-workers"
             self._notes = (Problem("the workers", what, remedy, "warning", id="worker-left-out"),)
             return
-        self._facts, absent = gather.gather_facts(
-            self._etcd.fleet, {w.machine: _probe(self._alluxio, w) for w in self._alluxio.workers}
-        )
+        self._facts, absent = gather.gather_facts(self._etcd.fleet, _probes(self._alluxio))
         self._absent = {w.machine for w in self._alluxio.workers} - self._facts.keys()
         self._notes = tuple(
             Problem(
@@ -265,8 +263,9 @@ def _ids_at(worker: AlluxioWorker, seen: registrations.RegistrationSnapshot) -> 
     return [id for id, entry in entries.items() if forget_worker.is_at(worker, entry)]
 
 
-def _probe(alluxio: AlluxioCluster, worker: AlluxioWorker) -> Probe:
+def _probes(alluxio: AlluxioCluster) -> dict[Machine, Probe]:
     identity = Identity(desired.identity_file(alluxio), alluxio.user, "")
     files = (File(desired.UNIT_PATH, None), File(restart_workers.MARK, None), identity)
     own = Probe(resources=files, units=(desired.UNIT,))
-    return merged([own, readiness.probe(alluxio, worker)])
+    asked = readiness.probes(alluxio, alluxio.workers)
+    return merged_each(dict.fromkeys(asked, own), asked)

@@ -21,7 +21,7 @@ from provision.errors import Problem, UsageError
 from provision.etcd.cluster.handle import Etcd
 from provision.host import gather, preflight
 from provision.host.diff import Change, changes
-from provision.host.facts import HostFacts, Probe, merged, restart_mark
+from provision.host.facts import HostFacts, Probe, merged_each, restart_mark
 from provision.host.resources import File, Identity
 from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, Inventory, Machine
 from provision.plans.alluxio import (
@@ -163,7 +163,7 @@ def standing(
 ) -> Standing:
     """Sort the chosen workers by the answers of systemd, etcd and the workers' own listeners.
 
-    The facts come from a probe with :func:`provision.alluxio.commands.readiness.probe` in it.
+    The facts come from a probe with :func:`provision.alluxio.commands.readiness.probes` in it.
     """
     broken, good, stopped = [], [], []
     for w in chosen:
@@ -188,7 +188,8 @@ def _look(
     identity = Identity(desired.identity_file(alluxio), alluxio.user, "")
     files = (File(desired.UNIT_PATH, None), File(MARK, None), identity)
     probe = Probe(resources=files, units=(desired.UNIT,))
-    probes = {w.machine: merged([probe, readiness.probe(alluxio, w)]) for w in chosen}
+    asked = readiness.probes(alluxio, chosen)
+    probes = merged_each(dict.fromkeys(asked, probe), asked)
     facts = gather.require_facts(fleet, probes)
     stop_workers.require_ours(inventory, chosen, facts)
     return facts

@@ -29,7 +29,7 @@ from provision.errors import Problem, ProvisionError, Unhealthy
 from provision.etcd.cluster.handle import Etcd
 from provision.host import fitness, gather, preflight
 from provision.host.diff import Change, changes
-from provision.host.facts import PREFLIGHT, HostFacts, Probe, merged
+from provision.host.facts import PREFLIGHT, HostFacts, Probe, merged_each
 from provision.host.resources import holds
 from provision.inventory import sizes
 from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, Inventory, Machine
@@ -121,8 +121,7 @@ def observe(
             else dict.fromkeys((w.machine for w in chosen), Probe(kinds=PREFLIGHT))
         )
         if ready:
-            asked = {w.machine: readiness.probe(alluxio, w) for w in chosen}
-            probes = {m: merged([probe, asked[m]]) for m, probe in probes.items()}
+            probes = merged_each(probes, readiness.probes(alluxio, chosen))
         facts, unreachable = gather.gather_facts(etcd.fleet, probes)
         problems += unreachable
         if tarballs:

@@ -24,7 +24,7 @@ from provision.errors import PreflightFailed, Problem, UsageError
 from provision.etcd.cluster.handle import Etcd
 from provision.host import gather
 from provision.host.diff import Change
-from provision.host.facts import HostFacts, Probe, merged
+from provision.host.facts import HostFacts, Probe, merged_each
 from provision.host.resources import MARKER, File
 from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, Inventory, Machine
 from provision.plans.alluxio import restart_workers, start_workers, stop_workers
@@ -196,7 +196,8 @@ def _look(
         paths=(desired.current_link(alluxio), desired.previous_link(alluxio)),
         commands={"releases": listing},
     )
-    probes = {w.machine: merged([probe, readiness.probe(alluxio, w)]) for w in chosen}
+    asked = readiness.probes(alluxio, chosen)
+    probes = merged_each(dict.fromkeys(asked, probe), asked)
     facts = gather.require_facts(fleet, probes)
     stop_workers.require_ours(inventory, chosen, facts)
     return facts
