@@ -34,7 +34,7 @@ units: unit ## Run all unit tests
 	$(BIN)/pytest -n 2 -m 'process or long' tests/unit
 
 component: $(BIN)/.ready .artifacts ## Run the tests against an etcd of their own on loopback
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder tests/component
+	$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder tests/component
 
 integration: lab ## Run the integration tests on the lab's hosts
 	$(BIN)/pytest -n $(LANES) --dist loadfile --no-loadscope-reorder tests/integration

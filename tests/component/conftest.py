@@ -25,7 +25,7 @@ from provision.ssh.session import Fleet
 from tests import longest
 
 #: The file that takes minutes. It waits, for elections.
-LONGEST = ("lives",)
+LONGEST = ("lives", "secrets", "host_tools", "bundle", "double", "clusters", "alarms")
 LAB = Path(__file__).parents[1] / "lab" / "lab"
 ARTIFACTS = Path(__file__).parents[2] / ".lab" / "artifacts"
 #: Seconds in which a member must serve, on a machine that has other work. The members of a new
