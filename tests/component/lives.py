@@ -19,10 +19,12 @@ import tarfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from provision.engine.plan import Step
+from provision.etcd.api.errors import EtcdUnreachable
 from provision.etcd.cluster import gates, hashes, health, reconfigure
 from provision.etcd.cluster.handle import Etcd
 from provision.etcd.member import start_check
@@ -33,6 +35,7 @@ from provision.inventory import etcd_releases
 from provision.inventory.model import EtcdTls, Source, version_tuple
 from provision.inventory.resolved import EtcdCluster, EtcdMember, Machine
 from provision.plans.etcd import before_3_6, before_3_7, upgrade_etcd
+from provision.plans.etcd.data import recover_etcd
 from provision.plans.etcd.state.observe import EtcdState
 from provision.ssh.session import Fleet, Result, Session, Stats, whole
 from tests.component.conftest import SERVES_WITHIN
@@ -354,19 +357,30 @@ class Life:
             self.launch(name)
         self.wait_healthy()
 
-    def recover(self) -> None:
+    def recover(self, after: float = 0) -> None:
         """As ``recover-etcd`` does: a cluster of one survivor, which the others join again.
 
         What counts is what was acknowledged while every member was up to date: the survivor drops
-        entries that it does not know to be committed.
+        entries that neither its log nor its database knows to be committed. ``after`` so many
+        seconds the database has the last writes, and the log does not call them committed yet.
         """
         gates.all_healthy(self.etcd).check()
+        if after:
+            at_once = {f"/at-once/{n}": "" for n in range(300)}
+            with self.etcd.any() as client, ThreadPoolExecutor(100) as pool:
+                list(pool.map(lambda key: client.put(key, ""), at_once))
+            self.written |= at_once
+            time.sleep(after)
         survivor, *lost = self.cluster.members
         release = self.release
         for p in self.processes.values():
             p.stop(kill=True)
-        self.launch(survivor.name, "--force-new-cluster")
+        count = str(recover_etcd.SNAPSHOT_COUNT)
+        self.launch(survivor.name, "--force-new-cluster", "--snapshot-count", count)
         self.wait(survivor.name)
+        with self.etcd.member(survivor, timeout=2) as client:
+            for _ in range(recover_etcd.PAST):
+                _until_answered(lambda: client.lease_grant(60), recover_etcd.AT_ONCE)
         self.restart(survivor.name)
         self.cluster = replace(self.cluster, members=(survivor,))
         self.processes = {survivor.name: self.processes[survivor.name]}
@@ -465,6 +479,24 @@ class Life:
                     found = client.get(key)
                     assert found is not None, (self.folder.name, one.name, key)
                     assert found.value.decode() == value
+
+
+def _until_answered(call: Callable[[], object], at_once: int) -> None:
+    """With so many more at a time while it is not answered, for at most 60 times."""
+
+    def answered(_: int = 0) -> bool:
+        try:
+            call()
+        except EtcdUnreachable:
+            return False
+        return True
+
+    for _ in range(60):
+        if answered():
+            return
+        with ThreadPoolExecutor(at_once) as pool:
+            list(pool.map(answered, range(at_once)))
+    raise AssertionError("no answer")
 
 
 def _free_port() -> int:

@@ -246,6 +246,15 @@ def test_a_life_goes_up_to_3_7(name: str, lived: dict[str, Future[dict[str, floa
     print(json.dumps({k: round(v, 1) for k, v in lived[name].result().items()}))
 
 
+@pytest.mark.parametrize("release", ["3.4.23", FORGETS, "3.5.35", "3.6.16", "3.7.3"])
+def test_all_have_what_the_survivors_database_has(begin: Callable[..., Life], release: str) -> None:
+    """3.4 drops it from the log, so that members that join would not have it."""
+    life = begin(release, 3)
+    life.write()
+    life.recover(after=1)
+    life.check(release)
+
+
 # What a release note warns of, first shown to happen and then to be prevented.
 
 

@@ -733,7 +733,8 @@ def test_alarms_and_marks_are_of_those_that_came_back(done: plan_text.Done) -> N
     assert on(plan) == [("finish", ["infra1", "infra3"])]
     (finish,) = plan.steps
     assert finish.before is not None
-    assert finish.before.title == "healthy infra1+infra3 while NOSPACE"
+    whom = "infra1+infra3"
+    assert finish.before.title == f"healthy {whom} while NOSPACE, equal {whom}"
     assert layout.last_seen(CLUSTER) in finish.hosts[0].changes[0].script
     assert (plan.command, plan.cluster) == ("recover-etcd", "c")
 
