@@ -13,7 +13,7 @@ import pytest
 from provision.engine.plan import Gate, Plan
 from provision.errors import PreflightFailed, Problem, UsageError
 from provision.etcd.api.values import RegisteredMember
-from provision.etcd.cluster import gates, hashes
+from provision.etcd.cluster import gates, hashes, health
 from provision.etcd.cluster.handle import Etcd
 from provision.etcd.cluster.hashes import Comparison
 from provision.etcd.cluster.health import ClusterHealth
@@ -134,7 +134,7 @@ def started(name: str, voters: str) -> list[str]:
     return [
         f"start {name}, and make it a voter when it has caught up",
         f" call: etcd: promote {name}",
-        f" after: healthy {voters}+{name}",
+        f" after: healthy {voters}+{name}, and {name} has the others' data",
     ]
 
 
@@ -631,6 +631,23 @@ def test_the_last_odd_one_gone_the_alarm_is_disarmed_before_anything_is_written(
         f" after: healthy {rest}+infra2, and infra2 has the majority's data",
     ]
     assert f"disarm CORRUPT of {rest}" in plan_text.called(plan, done)
+
+
+def test_who_has_joined_has_the_others_data_or_nothing_more_is_changed(
+    monkeypatch: pytest.MonkeyPatch, compared: Compared
+) -> None:
+    """As after a force-new-cluster by hand: who joins replays a log that was cut."""
+    of = world()
+    of.facts["infra4"] = hosts.facts(4)
+    of.down.add("infra4")
+    monkeypatch.setattr(gates, "all_healthy", lambda *_, **__: Gate("", lambda: None))
+    monkeypatch.setattr(health, "observe", lambda _: None)
+    plan = of.plan(replace(of.cluster, members=(*of.cluster.members, builders.member(4))))
+    gate = next(s.after for s in plan.steps if s.title.startswith("start infra4"))
+    assert gate is not None
+    del compared[:]
+    gate.check()
+    assert compared == [()]
 
 
 def test_the_gate_after_a_move_asks_at_the_new_address(
