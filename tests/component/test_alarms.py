@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from provision.errors import Unhealthy
-from provision.etcd.api.client import EtcdClient
 from provision.etcd.api.errors import EtcdRefused
 from provision.etcd.cluster import gates, hashes, health, reconfigure
 from provision.etcd.cluster.handle import Etcd
 from provision.plans.etcd.data import alarms, disarm_alarms
 from provision.ssh.session import Fleet
+from tests.alarms import activate
 from tests.component.conftest import Boot, Running
 from tests.component.test_which_cluster import put, wait_serving
 from tests.unit import builders
@@ -42,13 +42,6 @@ def damage(running: Running, fleet: Fleet, name: str) -> None:
     database.write_bytes(database.read_bytes().replace(right, wrong))
     member.start()
     wait_serving(running, fleet, *running.members)
-
-
-def activate(client: EtcdClient, kind: str, member_id: int) -> None:
-    """Raise an alarm as a member of etcd does (``triggerCorruptAlarm`` of its ``corrupt.go``)."""
-    pb = client._lib.pb
-    request = pb.AlarmRequest(action=pb.AlarmRequest.ACTIVATE, memberID=member_id, alarm=kind)
-    client._call(client._maintenance.Alarm, request)
 
 
 @pytest.mark.parametrize(

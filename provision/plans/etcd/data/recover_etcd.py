@@ -47,6 +47,11 @@ SNAPSHOT_COUNT = 1
 PAST = 4
 #: While they have none, so many are added at a time: there may be hundreds after many writes.
 AT_ONCE = 30
+#: etcd's refusals (``rpctypes``) that are the effect of an entry, as options of grep.
+_REFUSALS = (
+    "-e 'user name is empty' -e 'permission denied' -e 'database space exceeded' "
+    "-e 'corrupt cluster'"
+)
 #: The label of how many KiB the data has.
 _SIZE = "kilobytes"
 
@@ -384,12 +389,12 @@ chmod 0644 "$c"
   pid=$!
   left={FORCED_WITHIN}
   # Another user may have taken the port: only what this process says counts. A refusal for lack
-  # of a login has been through consensus, too.
+  # of a login, or for an alarm in the data, has been through consensus, too.
   told() {{
     seconds=$1; shift
     listens $pid $port && {{ ETCDCTL_API=3 {q(layout.tool(cluster, "etcdctl"))} \
 --command-timeout $seconds --endpoints http://127.0.0.1:$port "$@" >"$c.out" 2>&1 ||
-      grep -q -e 'user name is empty' -e 'permission denied' "$c.out"; }} && listens $pid $port
+      grep -q {_REFUSALS} "$c.out"; }} && listens $pid $port
   }}
   again() {{
     left=$((left - 1))
@@ -405,15 +410,16 @@ chmod 0644 "$c"
     sleep 1
   done
   # See SNAPSHOT_COUNT. A lease that is granted is an entry in the log, and changes no data.
-  for n in {_numbers(PAST)}; do
+  for entry in {_numbers(PAST)}; do
     until told 2s lease grant 60; do
       again
-      for n in {_numbers(AT_ONCE)}; do
+      waiting=
+      for beside in {_numbers(AT_ONCE)}; do
         ETCDCTL_API=3 {q(layout.tool(cluster, "etcdctl"))} --command-timeout 1s \
 --endpoints http://127.0.0.1:$port lease grant 60 >/dev/null 2>&1 &
         waiting="$waiting $!"
       done
-      wait $waiting; waiting=
+      wait $waiting
     done
   done
   kill -TERM $pid
