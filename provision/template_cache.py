@@ -6,7 +6,7 @@ Jinja takes 15 ms of processor time to compile the two templates of a member.
 from __future__ import annotations
 
 import contextlib
-import pickle
+import pickle  # nosec B403
 import sys
 from collections.abc import Iterable
 from pathlib import Path
