@@ -22,6 +22,7 @@ from provision.inventory.model import EtcdAuth, EtcdBackup, Secret, Source
 from provision.inventory.resolved import EtcdCluster
 from provision.plans.etcd.data import backup_etcd
 from provision.ssh.session import Fleet
+from tests.alarms import activate
 from tests.component.conftest import Boot, Running
 
 ROOT = Login("root", "r-secret")
@@ -265,8 +266,7 @@ def test_a_full_etcd_is_saved_too(three: Bed) -> None:
     three.put("infra0", 5)
     member = three.running.cluster.member("infra0")
     with Fleet(1) as fleet, Etcd(three.running.cluster, fleet).member(member) as client:
-        request = client._lib.pb.AlarmRequest(action=1, memberID=0, alarm="NOSPACE")
-        client._call(client._maintenance.Alarm, request)
+        activate(client, "NOSPACE", 0)
     for name in ("infra1", "infra2"):
         code, said = three.run(name)
         assert code == 0, said

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.alarms import activate
+
 from .lab import CLUSTER, LAB, NET, REPO, Host, Lab, connected, firewall, wait_until
 from .writes import Writes, writing
 
@@ -374,11 +376,9 @@ def damage(lab: Lab, host: Host) -> None:
 
 
 def raise_corrupt(lab: Lab, member_id: int) -> None:
-    """The alarm as etcd raises it (``triggerCorruptAlarm``), naming any member, or 0: none."""
+    """The alarm, naming any member, or 0: none."""
     with lab.client(lab.etcd[0]) as client:
-        pb = client._lib.pb
-        request = pb.AlarmRequest(action=1, memberID=member_id, alarm="CORRUPT")
-        client._call(client._maintenance.Alarm, request)
+        activate(client, "CORRUPT", member_id)
 
 
 def member_ids(lab: Lab) -> dict[str, int]:
