@@ -390,10 +390,13 @@ chmod 0644 "$c"
   left={FORCED_WITHIN}
   # Another user may have taken the port: only what this process says counts. A refusal for lack
   # of a login, or for an alarm in the data, has been through consensus, too.
-  told() {{
+  ask() {{
     seconds=$1; shift
-    listens $pid $port && {{ ETCDCTL_API=3 {q(layout.tool(cluster, "etcdctl"))} \
---command-timeout $seconds --endpoints http://127.0.0.1:$port "$@" >"$c.out" 2>&1 ||
+    ETCDCTL_API=3 {q(layout.tool(cluster, "etcdctl"))} \
+--command-timeout $seconds --endpoints http://127.0.0.1:$port "$@"
+  }}
+  told() {{
+    listens $pid $port && {{ ask "$@" >"$c.out" 2>&1 ||
       grep -q {_REFUSALS} "$c.out"; }} && listens $pid $port
   }}
   again() {{
@@ -415,8 +418,7 @@ chmod 0644 "$c"
       again
       waiting=
       for beside in {_numbers(AT_ONCE)}; do
-        ETCDCTL_API=3 {q(layout.tool(cluster, "etcdctl"))} --command-timeout 1s \
---endpoints http://127.0.0.1:$port lease grant 60 >/dev/null 2>&1 &
+        ask 1s lease grant 60 >/dev/null 2>&1 &
         waiting="$waiting $!"
       done
       wait $waiting
