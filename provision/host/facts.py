@@ -877,11 +877,13 @@ def merged_each(
 ) -> dict[Machine, Probe]:
     """For each machine of ``first`` its two probes in one. Machines that share both share that."""
     made: dict[tuple[int, int], Probe] = {}
+    found = {}
     for machine, probe in first.items():
         pair = (id(probe), id(second[machine]))
         if pair not in made:
             made[pair] = merged([probe, second[machine]])
-    return {m: made[id(probe), id(second[m])] for m, probe in first.items()}
+        found[machine] = made[pair]
+    return found
 
 
 def _joined(parts: Iterable[Sequence[T] | None]) -> list[T] | None:

@@ -24,7 +24,7 @@ from provision.inventory.resolved import EtcdCluster, EtcdMember, Machine
 from provision.ssh.session import Fleet
 from tests import longest
 
-#: The file that takes minutes. It waits, for elections.
+#: The files that take longest, the longest first.
 LONGEST = ("lives", "secrets", "host_tools", "bundle", "double", "clusters", "alarms")
 LAB = Path(__file__).parents[1] / "lab" / "lab"
 ARTIFACTS = Path(__file__).parents[2] / ".lab" / "artifacts"

@@ -81,7 +81,7 @@ def probes(alluxio: AlluxioCluster, workers: Sequence[AlluxioWorker]) -> dict[Ma
 
 
 def of(alluxio: AlluxioCluster, worker: AlluxioWorker, facts: HostFacts) -> Readiness:
-    """The worker's readiness, from the host's facts. The facts come from :func:`probe`."""
+    """The worker's readiness, from the host's facts. The facts come from :func:`probes`."""
     asked = _asked(alluxio, worker)
     said: dict[str, str] = {}
     for line in facts.commands.get(LABEL, "").splitlines():
