@@ -408,14 +408,23 @@ def _apply_host(session: Session, host: HostChanges, watcher: Watcher, audited: 
         raise _failed(where, "apply", result)
 
 
+#: What strerror(3) says of ENOSPC, which stands for a file system without free inodes, too
+#: (open(2), mkdir(2)), and of EDQUOT; and the remedies.
+_FULL = {
+    "No space left on device": "free space there (df -h) or inodes (df -i), then run again",
+    "Disk quota exceeded": "raise the quota there, or remove files, then run again",
+}
+
+
 def _failed(
     where: str, what: str, result: Result, refusals: Sequence[Refusal] = ()
 ) -> ChangeFailed:
     lines = printable_lines(result.stderr, last=12) or [f"exit code {result.code}"]
     remedy = ""
     id: Id = "change-failed"
-    if "No space left" in result.stderr:
-        remedy, id = "free space there, then run again", "disk-full"
+    for says, cure in _FULL.items():
+        if says in result.stderr:
+            remedy, id = cure, "disk-full"
     for refusal in refusals:
         if refusal.says in result.stderr:
             remedy, id = refusal.remedy, refusal.id

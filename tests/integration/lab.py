@@ -442,10 +442,14 @@ def folder(host: Host, path: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def small_disk(host: Host, path: str, mebibytes: int, used: int = 0) -> Iterator[None]:
-    """A file system of its own at ``path``, which is not there without."""
+def small_disk(
+    host: Host, path: str, mebibytes: int, used: int = 0, inodes: int = 0
+) -> Iterator[None]:
+    """A file system of its own at ``path``, which is not there without. ``inodes`` 0: half of the
+    host's pages of memory (tmpfs(5))."""
+    limit = f",nr_inodes={inodes}" if inodes else ""
     with folder(host, path):
-        host.run(f"mount -t tmpfs -o size={mebibytes}m tmpfs {path}")
+        host.run(f"mount -t tmpfs -o size={mebibytes}m{limit} tmpfs {path}")
         try:
             if used:
                 host.run(f"head -c {used}M /dev/zero >{path}/lost+found")

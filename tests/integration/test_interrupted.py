@@ -155,8 +155,18 @@ def test_a_disk_that_fills_during_the_upload_is_said_and_can_be_freed(lab: Lab) 
         failed = run.finish()
         failed.expect(4, f"etcd1 at {full.address} (", "1 of 3 hosts failed")
         failed.expect(4, "): install /opt/etcd/3.6.16", "No space left on device")
-        failed.expect(4, "free space there, then run again")
+        failed.expect(4, "free space there (df -h) or inodes (df -i), then run again")
         full.run("rm /opt/filler; ls -A /opt/etcd")
         lab.invoke("deploy-etcd").expect(0, "endpoints: http://")
         lab.invoke("deploy-etcd").expect(0, "0 changed")
         lab.destroy()
+
+
+def test_a_disk_without_inodes_is_said(lab: Lab) -> None:
+    lab.destroy()
+    full = lab.etcd[1]
+    with small_disk(full, "/opt", 400, inodes=3):
+        failed = lab.invoke("deploy-etcd")
+        failed.expect(4, f"etcd1 at {full.address} (", "No space left on device", "inodes (df -i)")
+    lab.invoke("deploy-etcd").expect(0, "endpoints: http://")
+    lab.destroy()

@@ -189,6 +189,22 @@ def test_every_host_and_every_call_is_in_the_audit_log(
 
 
 @pytest.mark.process
+@pytest.mark.parametrize(
+    ("said", "remedy"),
+    [
+        ("mkdir: cannot create directory 'a': No space left on device", "inodes (df -i)"),
+        ("dd: error writing 'a': Disk quota exceeded", "raise the quota"),
+    ],
+)
+def test_what_does_not_fit_is_a_full_disk(fleet: LocalFleet, said: str, remedy: str) -> None:
+    with pytest.raises(ChangeFailed) as caught:
+        apply(plan(Step("one", (on(A, f'echo "{said}" >&2; exit 1'),))), fleet)
+    (problem,) = [p for p in caught.value.problems if p.where]
+    assert problem.id == "disk-full"
+    assert remedy in problem.remedy
+
+
+@pytest.mark.process
 def test_a_failure_says_where_what_and_why(fleet: LocalFleet) -> None:
     bad = on(
         A, "true", "printf 'no \\033[31mroom\\nNo space left on device' >&2; exit 9", "touch c"
@@ -206,7 +222,7 @@ def test_a_failure_says_where_what_and_why(fleet: LocalFleet) -> None:
     assert str(later) == "not begun: two"
     assert problem.where == "infra-a at a"
     assert problem.what == "do 1 failed: no \ufffd[31mroom\n    No space left on device"
-    assert problem.remedy == "free space there, then run again"
+    assert problem.remedy == "free space there (df -h) or inodes (df -i), then run again"
     assert not (fleet.session(A).root / "c").exists()
     # The other host of the same step is done; the next step has not begun.
     assert (fleet.session(B).root / "done").exists()
