@@ -97,6 +97,17 @@ class Change:
         return not (self.restarts or self.disrupts)
 
 
+def to_running(todo: Iterable[Change], unit: str) -> str:
+    """The verb for ``todo`` on hosts where ``unit`` runs: ``restart``, or ``change`` when it goes
+    on as it is."""
+    return "restart" if any(unit in change.starts for change in todo) else "change"
+
+
+def to_others(todo: Iterable[Change]) -> str:
+    """The verb for ``todo`` on hosts where no unit runs: they may have the release already."""
+    return "install and start" if any(change.upload for change in todo) else "start"
+
+
 class Resource(Observable):
     """A thing that can be declared for a host: a plain value, without a connection.
 

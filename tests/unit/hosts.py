@@ -12,6 +12,7 @@ import subprocess
 import tarfile
 import threading
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any, NoReturn, cast
 
@@ -71,6 +72,11 @@ def disk(path: str, available: int, total: int = 100 * GIB, device: str = "/dev/
 
 def text(content: str, mode: int = 0o644) -> PathState:
     return PathState("file", "root", "root", mode, len(content), content.encode())
+
+
+def with_unit(facts: HostFacts, name: str, **changed: Any) -> HostFacts:
+    """``facts``, with the unit of that name otherwise."""
+    return replace(facts, units={**facts.units, name: replace(facts.unit(name), **changed)})
 
 
 def shell(script: str, root: Path, **options: Any) -> Result:

@@ -140,6 +140,16 @@ def test_new_masters_start_together_and_those_that_run_one_by_one() -> None:
     assert all(s.before is not None and s.after is not None for s in changed.steps)
 
 
+def test_a_plans_steps_say_what_becomes_of_each_master() -> None:
+    alluxio = cluster("m0", "m1")
+    seen = running(alluxio)
+    m0, m1 = (m.name for m in alluxio.masters)
+    unread = {**seen, m0: hosts.with_unit(seen[m0], MASTER_UNIT, needs_reload=True)}
+    assert [s.title for s in plan(alluxio, unread).steps] == ["change m0"]
+    stopped = {**seen, m1: hosts.with_unit(seen[m1], MASTER_UNIT, active="inactive")}
+    assert [s.title for s in plan(alluxio, stopped).steps] == ["start masters"]
+
+
 def test_the_primary_is_restarted_last() -> None:
     alluxio = cluster("m0", "m1", "m2")
     changed = plan(replace(alluxio, master_heap="8g"), running(alluxio), primary="m0")

@@ -158,7 +158,7 @@ def test_one_that_was_stopped_by_a_killed_run(world: World) -> None:
     plan = world.plan(changed(world.alluxio, "w1", properties=WEB))
     assert [s.title for s in plan.steps] == [
         "remove the old address of w1",
-        "install and start workers",
+        "start workers",
     ]
     world.seen = registered(entry(1, "w1"), entry(2, "w2"), live=(entry(1, "w1", 7),))
     first, *_ = world.plan(changed(world.alluxio, "w1", properties=WEB)).steps

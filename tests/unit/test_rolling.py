@@ -139,7 +139,7 @@ def groups(plan: Plan) -> list[list[str]]:
     return [
         [h.name for h in step.hosts]
         for step in plan.steps
-        if any(c.what in start_workers.STARTS for h in step.hosts for c in h.changes)
+        if any(desired.UNIT in c.starts for h in step.hosts for c in h.changes)
     ]
 
 

@@ -114,6 +114,16 @@ def test_fresh_hosts_are_done_at_once_with_a_bound() -> None:
     assert step.after.title == "3 workers registered and ready"
 
 
+def test_the_plans_steps_say_what_becomes_of_each_worker() -> None:
+    alluxio = cluster(2)
+    seen = running(alluxio)
+    one, other = (w.name for w in alluxio.workers)
+    unread = {**seen, one: hosts.with_unit(seen[one], desired.UNIT, needs_reload=True)}
+    assert names(plan(alluxio, unread)) == [(f"change {one}", [one])]
+    stopped = {**seen, other: hosts.with_unit(seen[other], desired.UNIT, active="inactive")}
+    assert names(plan(alluxio, stopped)) == [("start workers", [other])]
+
+
 def test_a_property_of_one_worker_restarts_that_one() -> None:
     alluxio = cluster(3)
     seen = running(alluxio)

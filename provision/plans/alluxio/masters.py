@@ -20,7 +20,7 @@ from provision.alluxio.worker.journal import Journal
 from provision.dataclass import dataclass
 from provision.engine.plan import Gate, HostChanges, Plan, Step
 from provision.errors import PreflightFailed, Problem, ProvisionError, Unhealthy
-from provision.host import disks, fitness, gather, preflight, safely, unit_changes
+from provision.host import diff, disks, fitness, gather, preflight, safely, unit_changes
 from provision.host.diff import Change, changes
 from provision.host.facts import PREFLIGHT, HostFacts, Probe
 from provision.host.ownership import owner
@@ -168,8 +168,9 @@ def plan(
     running = [m for m in changed if facts[m.machine].unit(MASTER_UNIT).active == "active"]
     running.sort(key=lambda m: m.name == observed.primary)
     fresh = [m for m in changed if m not in running]
-    groups = [("install and start masters", fresh)] if fresh else []
-    groups += [(f"restart {m.name}", [m]) for m in running]
+    made = [c for m in fresh for c in todo[m.name]]
+    groups = [(f"{diff.to_others(made)} masters", fresh)] if fresh else []
+    groups += [(f"{diff.to_running(todo[m.name], MASTER_UNIT)} {m.name}", [m]) for m in running]
     steps = [
         Step(
             title,

@@ -27,7 +27,7 @@ from provision.dataclass import dataclass
 from provision.engine.plan import Gate, HostChanges, Plan, Step
 from provision.errors import Problem, ProvisionError, Unhealthy
 from provision.etcd.cluster.handle import Etcd
-from provision.host import fitness, gather, preflight
+from provision.host import diff, fitness, gather, preflight
 from provision.host.diff import Change, changes
 from provision.host.facts import PREFLIGHT, HostFacts, Probe, merged_each
 from provision.host.resources import holds
@@ -49,8 +49,6 @@ CRASHES, CRASHES_SECONDS = 3, 20.0
 CRASH_LOOK_SECONDS = 5.0
 #: How many workers are looked at: a cause that stops all workers shows with the first few.
 CRASH_LOOK_WORKERS = 3
-#: The changes after which a worker's live key is a new one.
-STARTS = tuple(f"{verb} {desired.UNIT}" for verb in ("start", "restart"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +223,7 @@ def plan(
         if not hosts:
             return
         # A worker that is only enabled, for example, and not started gets no newer key to wait for.
-        restarted = {h.name for h in hosts if any(c.what in STARTS for c in h.changes)}
+        restarted = {h.name for h in hosts if any(desired.UNIT in c.starts for c in h.changes)}
         touched = [w for w in workers if w.name in restarted]
         waiting = RegistrationGate(alluxio, etcd, touched, done) if touched else None
         done.extend(touched)
@@ -245,13 +243,16 @@ def plan(
         steps.extend(moved.steps(inventory, alluxio, etcd, some, observed.facts, command))
 
     remove_old_addresses(fresh)
-    step("install and start workers", fresh, lambda change: True)
+    made = [c for w in fresh for c in todo[w.name]]
+    step(f"{diff.to_others(made)} workers", fresh, lambda change: True)
     step("prepare running workers", running, lambda change: change.non_disruptive)
     for some in groups(running, at_once or max(1, len(chosen) // RESTART_SHARE)):
         other = membership_switch.away(alluxio, some, observed.facts)
         to = f" with membership {alluxio.membership}" if other else ""
         remove_old_addresses([w for w in some if not all(c.non_disruptive for c in todo[w.name])])
-        step(f"restart {named(some)}{to}", some, lambda change: not change.non_disruptive)
+        made = [c for w in some for c in todo[w.name] if not c.non_disruptive]
+        verb = diff.to_running(made, desired.UNIT)
+        step(f"{verb} {named(some)}{to}", some, lambda change: not change.non_disruptive)
     switched = type_change.notes(alluxio, chosen, observed.facts, observed.registered)
     beside = _pending_masters(alluxio, changed, todo, observed.facts)
     stores = [p for w in changed for p in state.notes(alluxio, w, observed.facts[w.machine])]
