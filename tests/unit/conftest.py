@@ -1,14 +1,16 @@
 from __future__ import annotations
 
+import errno
 import gc
 import os
+import socket
 import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -61,6 +63,15 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
         _seconds[item.path.name] += time.process_time() - began
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """The code under test may have taken the refusal for an error of the network."""
+    _watch.outside.clear()
+    result = yield
+    assert not _watch.outside, _watch.outside
+    return result
+
+
 def pytest_deselected(items: Sequence[pytest.Item]) -> None:
     """A file of which no test runs takes nothing."""
     for item in items:
@@ -73,6 +84,16 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     whole = not (chosen.keyword or chosen.maxfail or failed)
     if whole and exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
         shares.tell(_seconds)
+
+
+@pytest.fixture
+def unplugged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every host refuses every connection."""
+
+    def refused(*_: object, **named: object) -> NoReturn:
+        raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
+
+    monkeypatch.setattr(socket, "getaddrinfo", refused)
 
 
 @pytest.fixture(scope="session", autouse=True)

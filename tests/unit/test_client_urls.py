@@ -320,7 +320,7 @@ def test_what_cannot_be_found_out_keeps_it(plan: Callable[..., Plan], others: Ot
     assert plan(World()).left[0].remedy == remedy
 
 
-@pytest.mark.process
+@pytest.mark.usefixtures("unplugged")
 def test_the_word_is_for_what_cannot_be_found_out(
     plan: Callable[..., Plan], others: Others, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -365,7 +365,7 @@ class TestSteps:
         assert step.after.title == "healthy infra1+infra2 while NOSPACE"
         assert made.standing == {"NOSPACE"}
 
-    @pytest.mark.process
+    @pytest.mark.usefixtures("unplugged")
     def test_while_an_alarm_stands_no_note_is_taken(self) -> None:
         world = World()
         world.alarms = ("NOSPACE",)

@@ -180,7 +180,7 @@ class TestDeploy:
 
 
 class TestMembers:
-    @pytest.mark.process
+    @pytest.mark.usefixtures("unplugged")
     def test_a_member_is_removed_by_its_number_in_hexadecimal(self, done: plan_text.Done) -> None:
         """check-nodes and etcdctl show it so; a member that never started has no name."""
         four = world(4)
@@ -279,7 +279,7 @@ class TestMoreMembers:
         plan = command(remove_member.plan, three, "infra2")
         assert "disarm CORRUPT of infra1+infra3" in plan_text.called(plan, done)
 
-    @pytest.mark.process
+    @pytest.mark.usefixtures("unplugged")
     def test_a_learner_that_was_left_over_goes(self, done: plan_text.Done) -> None:
         """It has no vote: the voters stay as they are."""
         four = world(4)

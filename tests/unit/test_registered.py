@@ -126,7 +126,7 @@ class TestOthers:
 
     OWN = Cluster("c", 2, 2, clusters.OURS, ())
 
-    @pytest.mark.process
+    @pytest.mark.usefixtures("unplugged")
     def test_live_workers_of_others_end_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
         some = [
             Cluster("d", 1, 1, clusters.DECLARED, ()),
@@ -138,7 +138,7 @@ class TestOthers:
         assert [p.where for p in refused.value.problems] == ["cluster d", "cluster f"]
         assert self.others(monkeypatch, self.OWN, some[1]) == ()
 
-    @pytest.mark.process
+    @pytest.mark.usefixtures("unplugged")
     def test_an_etcd_that_cannot_be_asked_may_serve_others(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
