@@ -6,8 +6,10 @@ import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import replace
 from datetime import datetime, timezone
+from functools import partial
 from typing import NamedTuple
 
 from provision import progress
@@ -69,7 +71,11 @@ def run(
         etcd = etcd.as_worker(desired.login(alluxio))
     pool = ThreadPoolExecutor(5, "check")
     try:
-        asked = pool.submit(ask or nodes.ask, fleet, alluxio, nodes_timeout) if alluxio else None
+        asked = (
+            alluxio_cli.in_background(partial(ask or nodes.ask, fleet, alluxio, nodes_timeout))
+            if alluxio is not None
+            else None
+        )
         answering = (
             pool.submit(ports, replace(inventory, alluxio=mine), fleet)
             if by_ports(alluxio)
@@ -101,7 +107,11 @@ def run(
         missing: list[Problem] = []
         read = _result(reading, missing) if reading is not None else None
         problems += [] if by_ports(alluxio) else missing
-        info = asked.result() if asked is not None else None
+        info = None
+        if asked is not None:
+            served = any(m.healthy or m.refused for m in seen.members)
+            hangs = alluxio.membership.in_etcd and not served
+            info = _table(asked, alluxio, started, nodes_timeout) if hangs else asked.result()
         rows = info.rows if info is not None and not info.error else None
         if info is not None and info.error and info.installed:
             problems.append(Problem("info nodes", info.error, id="info-nodes-failed"))
@@ -152,6 +162,24 @@ def run(
         )
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _table(
+    asked: Future[InfoNodes], alluxio: AlluxioCluster, started: float, timeout: float
+) -> InfoNodes:
+    """The answer of ``info nodes`` while no member of etcd serves: the command then hangs, on every
+    host, for longer than its limit. So only a host that sees more of etcd than this one answers; it
+    has the time of a first host."""
+    limit = timeout * alluxio_cli.SECOND_AFTER
+    try:
+        return asked.result(max(0.0, started + limit - time.monotonic()))
+    except FutureTimeout:
+        hosts = dict.fromkeys(w.machine.host for w in alluxio.workers)
+        return InfoNodes(
+            ", ".join(list(hosts)[:1]),
+            error=f"did not answer in {limit:.0f} s, and no member of etcd serves reads",
+            seconds=time.monotonic() - started,
+        )
 
 
 def with_read(

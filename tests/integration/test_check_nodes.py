@@ -314,7 +314,7 @@ def test_one_member_down_is_a_problem_but_no_obstacle(lab: Lab) -> None:
 
 def test_without_etcd_it_ends_in_time_and_says_what_is_missing(lab: Lab) -> None:
     with stopped_etcd(lab, lab.etcd):
-        seen = check(lab, 1, "--nodes-timeout", "4")
+        seen = check(lab, 1, "--nodes-timeout", "21")
         assert states(seen) == {"worker0": "UNDETERMINED", "worker1": "UNDETERMINED"}
         assert {p["where"] for p in wrong(seen)} >= {
             "etcd member etcd0",
@@ -322,7 +322,7 @@ def test_without_etcd_it_ends_in_time_and_says_what_is_missing(lab: Lab) -> None
             "etcd member etcd2",
             "info nodes",
         }
-        assert seen["seconds"] < 12
+        assert seen["seconds"] < 12  # `info nodes` hangs; a third of its time is enough to know
         lab.invoke("start-workers").expect(3, "etcd: workers could not register")
     wait_until(lambda: lab.invoke("check-nodes").code == 0, "all LIVE again", 30)
 

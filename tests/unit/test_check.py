@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 import time
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
@@ -408,6 +409,14 @@ def healthy(**changed: Any) -> ClusterHealth:
     )
 
 
+def with_members(**changed: Any) -> ClusterHealth:
+    """Every member of :func:`healthy`, otherwise."""
+    seen = healthy()
+    return dataclasses.replace(
+        seen, members=tuple(dataclasses.replace(m, **changed) for m in seen.members)
+    )
+
+
 def report(*nodes: NodeVerdict, **changed: Any) -> CheckReport:
     values: dict[str, Any] = {
         "cluster": "c",
@@ -639,6 +648,34 @@ def test_a_run_over_all_views(views: Views) -> None:
     ]
 
 
+@pytest.mark.usefixtures("unplugged")
+def test_without_etcd_nobody_waits_for_a_table_that_does_not_come(
+    views: Views, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hanging = threading.Event()
+    views.health = with_members(error="does not answer")
+
+    def hang(*given: object) -> InfoNodes:
+        assert hanging.wait(60)
+        return views.info
+
+    monkeypatch.setattr(nodes, "ask", hang)
+    found = checked(inventory(), nodes_timeout=0.09)
+    hanging.set()
+    assert found.info_nodes is not None
+    said = "did not answer in 0 s, and no member of etcd serves reads"
+    assert (found.info_nodes.host, found.info_nodes.error) == ("w1", said)
+    assert 0.03 <= found.info_nodes.seconds < 30
+    # A host that sees more of etcd than this one, or with membership STATIC its own file, answers.
+    monkeypatch.setattr(nodes, "ask", views.ask)
+    assert checked(inventory(), nodes_timeout=60).info_nodes is views.info
+    monkeypatch.setattr(collect, "_table", None)
+    assert checked(inventory(alluxio(membership=MembershipType.STATIC))).info_nodes is views.info
+    for serves in (healthy(), with_members(error="wants a login", refused=True)):
+        views.health = serves
+        assert checked(inventory()).info_nodes is views.info
+
+
 def test_etcd_is_asked_with_the_workers_login(
     views: Views, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -749,7 +786,7 @@ def readinesses(**silent: str) -> dict[str, Readiness]:
     }
 
 
-@pytest.mark.process
+@pytest.mark.usefixtures("unplugged")
 def test_hosts_are_asked_whether_their_workers_are_ready(
     views: Views, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -773,7 +810,7 @@ def test_hosts_are_asked_whether_their_workers_are_ready(
     assert found.exit_code == 1
 
 
-@pytest.mark.process
+@pytest.mark.usefixtures("unplugged")
 def test_a_host_that_cannot_be_asked_is_a_problem(
     views: Views, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -788,7 +825,7 @@ def test_a_host_that_cannot_be_asked_is_a_problem(
     ]
 
 
-@pytest.mark.process
+@pytest.mark.usefixtures("unplugged")
 def test_who_is_not_live_is_not_ready_whatever_answers(
     views: Views, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -802,7 +839,7 @@ def test_who_is_not_live_is_not_ready_whatever_answers(
     ]
 
 
-@pytest.mark.process
+@pytest.mark.usefixtures("unplugged")
 def test_a_host_without_alluxio_is_seen_there(
     views: Views, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -847,7 +884,7 @@ def test_a_read_is_by_a_client_on_the_host_of_a_worker_that_is_well(
     }
 
 
-@pytest.mark.process
+@pytest.mark.usefixtures("unplugged")
 @pytest.mark.parametrize(
     ("external", "remedy"),
     [

@@ -107,31 +107,41 @@ def first_answer(
     program's end.
     """
     errors: dict[K, ProvisionError] = {}
-    ended: SimpleQueue[tuple[K, Callable[[], T]]] = SimpleQueue()
+    ended: SimpleQueue[tuple[K, Future[T]]] = SimpleQueue()
 
-    def run(place: K) -> None:
-        future: Future[T] = Future()
-        try:
-            future.set_result(ask(place))
-        except BaseException as error:
-            future.set_exception(error)
-        ended.put((place, future.result))
+    def begin(place: K) -> None:
+        answer = in_background(lambda: ask(place))
+        answer.add_done_callback(lambda answer: ended.put((place, answer)))
 
     waiting = list(places)
     running = 0
     while waiting or running:
         if waiting:
-            # The threads of a pool would be waited for when Python ends.
-            Thread(target=run, args=(waiting.pop(0),), name="first-answer", daemon=True).start()
+            begin(waiting.pop(0))
             running += 1
         with contextlib.suppress(Empty):
-            place, result = ended.get(timeout=after if waiting else None)
+            place, answer = ended.get(timeout=after if waiting else None)
             running -= 1
             try:
-                return (place, result()), errors
+                return (place, answer.result()), errors
             except ProvisionError as error:
                 errors[place] = error
     return None, errors
+
+
+def in_background(ask: Callable[[], T]) -> Future[T]:
+    """The answer to come. Nobody has to wait for it, also not the program's end: threads of a pool
+    would be waited for then."""
+    future: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(ask())
+        except BaseException as error:
+            future.set_exception(error)
+
+    Thread(target=run, name="alluxio-command", daemon=True).start()
+    return future
 
 
 def whole_seconds(timeout: float) -> int:
