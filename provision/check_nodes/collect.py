@@ -13,14 +13,14 @@ from functools import partial
 from typing import NamedTuple
 
 from provision import progress
-from provision.alluxio.commands import alluxio_cli, nodes, readiness
+from provision.alluxio.commands import alluxio_cli, nodes
 from provision.alluxio.commands import read as read_proof
 from provision.alluxio.commands.nodes import InfoNodes
 from provision.alluxio.membership import clusters, leases, registrations, type_change
 from provision.alluxio.membership.leases import Expired
 from provision.alluxio.membership.registrations import RegistrationSnapshot
 from provision.alluxio.worker import desired
-from provision.check_nodes import disks
+from provision.check_nodes import disks, worker_hosts
 from provision.check_nodes.result import CheckReport
 from provision.check_nodes.verdict import NodeVerdict
 from provision.check_nodes.verdicts import verdicts
@@ -56,7 +56,8 @@ def run(
 
     ``chosen``: the declared workers that the report has; all when not given. Only their hosts are
     asked. Who else is in etcd is in every report.
-    ``hosts``: also log in to every worker's host, and ask whether its listeners answer.
+    ``hosts``: also log in to every worker's host, and ask whether its listeners answer, who it is
+    by its identity file, and what its service does.
     ``backups``: also log in to every member's host, and ask for its backups and former data.
     etcd is asked with the workers' login, if they have one.
     """
@@ -82,9 +83,7 @@ def run(
             else None
         )
         looking = (
-            pool.submit(readiness.look, fleet, mine, mine.workers)
-            if hosts and mine is not None
-            else None
+            pool.submit(worker_hosts.look, fleet, mine) if hosts and mine is not None else None
         )
         keeping = pool.submit(stored.look, inventory, fleet) if backups else None
         seen, reading = _look_at_etcd(inventory, etcd, pool, etcd_timeout)
@@ -117,10 +116,8 @@ def run(
             problems.append(Problem("info nodes", info.error, id="info-nodes-failed"))
         reachable, silent = answering.result() if answering is not None else (None, [])
         problems += silent
-        listeners, unasked = looking.result() if looking is not None else (None, [])
-        problems += unasked
-        if hosts and mine is not None:
-            problems += disks.of_workers(fleet, mine)
+        there = looking.result() if looking is not None else None
+        problems += there.problems if there is not None else ()
         names = {None, *(w.name for w in chosen or ())}
 
         def join(known: _Read | None) -> list[NodeVerdict]:
@@ -128,11 +125,12 @@ def run(
             ended = known.leases.since if known is not None else {}
             every = verdicts(
                 *(alluxio, registered, rows),
-                identities=identities,
+                identities=identities or (there.identities if there is not None else None),
                 reachable=reachable,
                 expired=ended,
                 without=info.without if info is not None else (),
-                listeners=listeners,
+                listeners=there.readiness if there is not None else None,
+                services=there.services if there is not None else None,
             )
             return every if chosen is None else [n for n in every if n.name in names]
 

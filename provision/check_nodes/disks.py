@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from provision.alluxio.worker import desired, state, stores
 from provision.errors import Problem
 from provision.etcd.cluster.health import ClusterHealth
 from provision.etcd.member import desired as etcd
 from provision.etcd.member import layout
 from provision.host import gather
-from provision.host.facts import Probe
+from provision.host.facts import HostFacts, Probe
 from provision.host.resources import DataDisk, File
-from provision.inventory.resolved import AlluxioCluster, AlluxioWorker, EtcdMember
+from provision.inventory.resolved import AlluxioCluster, EtcdMember, Machine
 from provision.ssh.session import Fleet
 
 #: A word in the error of a host on which nothing listens. An unreachable host gives another error.
@@ -46,22 +48,26 @@ def of_members(fleet: Fleet, seen: ClusterHealth) -> list[Problem]:
     return found
 
 
-def of_workers(fleet: Fleet, alluxio: AlluxioCluster) -> list[Problem]:
-    """The problems of all workers and of their page stores."""
-
-    def probe(w: AlluxioWorker) -> Probe:
-        return Probe(
+def probes(alluxio: AlluxioCluster) -> dict[Machine, Probe]:
+    """What to look at on the workers' hosts, for :func:`of_workers`. Hosts of workers with the same
+    page stores share a probe."""
+    alike: dict[tuple[str, ...], Probe] = {}
+    for dirs in dict.fromkeys(tuple(w.page_store.dirs) for w in alluxio.workers):
+        alike[dirs] = Probe(
             resources=(
                 *(File(desired.UNIT_PATH, None), File(desired.identity_file(alluxio), None)),
                 DataDisk(alluxio.state_dir),
             ),
             units=(desired.UNIT,),
-            paths=(state.metastore(alluxio), *w.page_store.dirs),
-            disks=(alluxio.state_dir, *w.page_store.dirs),
+            paths=(state.metastore(alluxio), *dirs),
+            disks=(alluxio.state_dir, *dirs),
             commands=state.probe_commands(alluxio),
         )
+    return {w.machine: alike[tuple(w.page_store.dirs)] for w in alluxio.workers}
 
-    facts, _ = gather.gather_facts(fleet, {w.machine: probe(w) for w in alluxio.workers})
+
+def of_workers(alluxio: AlluxioCluster, facts: Mapping[Machine, HostFacts]) -> list[Problem]:
+    """The problems of all workers and of their page stores, by facts of :func:`probes`."""
     found = []
     for w in alluxio.workers:
         if w.machine in facts:

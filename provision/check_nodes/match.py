@@ -75,10 +75,13 @@ def join(
     seen = _ids(registered, rows, with_authorized=alluxio.membership.permanent_keys)
     claimed = _claims(alluxio.workers, seen, identities)
     found: list[NodeVerdict] = []
+    whose = {_bare(one.worker_id): name for name, one in claimed.items()} if identities else {}
     for worker in alluxio.workers:
-        one = claimed.get(worker.name)
+        one, known = claimed.get(worker.name), identities.get(worker.name)
         if one is None:
-            found.append(verdict(worker, State.UNREGISTERED))
+            mine = whose.get(_bare(known)) if known is not None else None
+            notes = [_same_identity(known, mine)] if mine is not None else []
+            found.append(verdict(worker, State.UNREGISTERED, notes=notes))
             continue
         notes = list(one.notes)
         if one.host and not one.is_at(worker):
@@ -86,9 +89,8 @@ def join(
                 f"registered as {one.host}:{one.port}, "
                 f"the inventory says {worker.hostname}:{worker.rpc_port}"
             )
-        known = identities.get(worker.name)
         if known is not None and _bare(one.worker_id) != _bare(known):
-            notes.append(f"its identity file says {known}")
+            notes.append(_same_identity(known, whose.get(_bare(known))))
         status, differing = _compare(one, rows, asked=info is not None)
         state = State.LIVE if one.live else State.FAILED
         if one.lease in expired:
@@ -121,6 +123,13 @@ def join(
         return found
     ids = {one.worker_id for one in seen}
     return _with_rows_of_no_id(found, info, ids, whole=not registered.cut)
+
+
+def _same_identity(known: str | None, other: str | None) -> str:
+    """The note about ``known``, the UUID in a worker's identity file; ``other`` has this id in
+    etcd."""
+    of = f", the identity of {other}: one is a clone of the other" if other is not None else ""
+    return f"its identity file says {known}{of}"
 
 
 def _stale(since: int) -> str:

@@ -10,7 +10,9 @@ from provision.alluxio.commands.readiness import Readiness
 from provision.alluxio.membership.registrations import RegistrationSnapshot
 from provision.check_nodes import match as etcd_view
 from provision.check_nodes.verdict import NodeVerdict, State, address, undeclared, verdict
+from provision.host.facts import UnitState
 from provision.inventory.resolved import AlluxioCluster, Machine
+from provision.text import counted
 
 NOT_INSTALLED = "not installed yet: run invoke start-workers"
 
@@ -25,6 +27,7 @@ def verdicts(
     expired: Mapping[int, int] = MappingProxyType({}),
     without: Collection[Machine] = (),
     listeners: Mapping[str, Readiness] | None = None,
+    services: Mapping[str, UnitState] | None = None,
 ) -> list[NodeVerdict]:
     """One verdict per declared worker, in the inventory's order, then one per undeclared worker.
 
@@ -32,7 +35,8 @@ def verdicts(
     of workers, by name, to find a worker that registers another address. ``reachable``:
     without live keys, by worker name, whether its port answers. ``expired``: see
     :func:`provision.check_nodes.match.join`. ``without``: hosts that have no Alluxio.
-    ``listeners``: each worker's readiness by name, if its host was asked.
+    ``listeners`` and ``services``: each worker's readiness and service by name, if its host was
+    asked.
     """
     if not alluxio.membership.in_etcd:
         found = _by_ports(alluxio, info, reachable or {})
@@ -48,24 +52,32 @@ def verdicts(
     names = {w.name for w in alluxio.workers if w.machine in without}
     names |= {name for name, one in seen.items() if not one.installed}
     found = [_not_installed(n) if n.name in names else n for n in found]
-    return (
-        found if listeners is None else [_with_listeners(n, seen.get(n.name or "")) for n in found]
-    )
+    if listeners is None:
+        return found
+    run = services or {}
+    return [_with_host(n, seen.get(n.name or ""), run.get(n.name or "")) for n in found]
 
 
 def _absent(n: NodeVerdict) -> bool:
     return n.state in (State.UNREGISTERED, State.FAILED)
 
 
-def _with_listeners(n: NodeVerdict, seen: Readiness | None) -> NodeVerdict:
+def _with_host(n: NodeVerdict, seen: Readiness | None, service: UnitState | None) -> NodeVerdict:
     if n.name is None:
         return n
     if seen is None:
         return n._replace(notes=(*n.notes, "its host could not be asked"))
     there = n.state in (State.LIVE, State.REACHABLE)
-    # When the worker is down, the state of its listeners says nothing new.
-    notes = seen.notes if there else ()
+    # When the worker is down, the state of its listeners says nothing new; its service's does.
+    notes = seen.notes if there else _of_service(service)
     return n._replace(ready=there and seen.ready, notes=(*n.notes, *notes))
+
+
+def _of_service(service: UnitState | None) -> tuple[str, ...]:
+    if service is None or service.load == "not-found":
+        return ()
+    again = f", restarted {counted(service.restarts, 'time')}" if service.restarts else ""
+    return (f"its service is {service.active} ({service.sub}){again}",)
 
 
 def _not_installed(n: NodeVerdict) -> NodeVerdict:

@@ -201,6 +201,9 @@ def test_a_cloned_identity_is_refused(lab: Lab) -> None:
     refused = lab.invoke("start-workers")
     refused.expect(3, "preflight failed; nothing was changed")
     refused.expect(3, f"worker1 at {other.address}", "as worker0", "cloned image")
+    seen = lab.invoke("check-nodes", None, "--hosts")
+    seen.expect(1, f"{identity(one).removeprefix('worker-')}, the identity of worker0: one is a")
+    seen.expect(1, "its service is inactive (dead)")
     assert lab.snapshot() == before
     # The remedy that it names.
     other.run(f"rm {IDENTITY}")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from provision import check_nodes
-from provision.alluxio.commands import nodes, read, readiness
+from provision.alluxio.commands import nodes, read
 from provision.alluxio.commands.nodes import InfoNodes, NodeRow
 from provision.alluxio.commands.read import ReadProof
 from provision.alluxio.commands.readiness import Readiness
@@ -22,7 +22,8 @@ from provision.alluxio.membership.registrations import (
     UnknownRegistration,
 )
 from provision.alluxio.worker import desired
-from provision.check_nodes import CheckReport, NodeVerdict, State, collect, verdicts
+from provision.check_nodes import CheckReport, NodeVerdict, State, collect, verdicts, worker_hosts
+from provision.check_nodes.worker_hosts import WorkerHosts
 from provision.errors import Problem, ProvisionError, UsageError
 from provision.etcd.api.errors import EtcdUnreachable, Reason
 from provision.etcd.api.values import Endpoint, KeyValue, MemberStatus
@@ -31,6 +32,7 @@ from provision.etcd.cluster.handle import Etcd
 from provision.etcd.cluster.health import ClusterHealth, MemberHealth
 from provision.etcd.cluster.served_certs import CertificateState
 from provision.etcd.pki import imported
+from provision.host.facts import UnitState
 from provision.inventory import ports
 from provision.inventory.membership_type import MembershipType
 from provision.inventory.model import AlluxioEtcd, EtcdTls, Secret
@@ -795,13 +797,13 @@ def test_hosts_are_asked_whether_their_workers_are_ready(
     assert [n.ready for n in checked(declared, fleet).nodes] == [None, None]
     asked: list[object] = []
 
-    def look(*given: object) -> tuple[dict[str, Readiness], list[Problem]]:
+    def look(*given: object) -> WorkerHosts:
         asked.extend(given)
-        return readinesses(w2="nothing listens"), []
+        return WorkerHosts(readinesses(w2="nothing listens"), {}, {}, ())
 
-    monkeypatch.setattr(readiness, "look", look)
+    monkeypatch.setattr(worker_hosts, "look", look)
     found = checked(declared, fleet, hosts=True)
-    assert asked == [fleet, declared.alluxio, alluxio().workers]
+    assert asked == [fleet, declared.alluxio]
     assert [(n.ready, n.notes) for n in found.nodes] == [
         (True, ()),
         (False, ("its http port 28080 does not answer: nothing listens",)),
@@ -816,7 +818,8 @@ def test_a_host_that_cannot_be_asked_is_a_problem(
 ) -> None:
     views.reads = [members((A, "w1"), (B, "w2")) for _ in range(2)]
     away = Problem("w2 (x:1)", "no route", id="host-unreachable")
-    monkeypatch.setattr(readiness, "look", lambda *_: ({"w1": readinesses()["w1"]}, [away]))
+    hosts = WorkerHosts({"w1": readinesses()["w1"]}, {}, {}, (away,))
+    monkeypatch.setattr(worker_hosts, "look", lambda *_: hosts)
     found = checked(inventory(), hosts=True)
     assert found.problems == [away]
     assert [(n.ready, n.notes) for n in found.nodes] == [
@@ -831,12 +834,36 @@ def test_who_is_not_live_is_not_ready_whatever_answers(
 ) -> None:
     views.reads = [members((A, "w1"), dead=((B, "w2"),)) for _ in range(2)]
     views.info = InfoNodes("w1", tuple(rows((A, "w1", "ONLINE"), (B, "w2", "OFFLINE"))))
-    monkeypatch.setattr(readiness, "look", lambda *_: (readinesses(w2="x"), []))
+    services = {"w1": UnitState("loaded", "active", "running", restarts=2)}
+    services["w2"] = UnitState("loaded", "activating", "auto-restart", restarts=2)
+    hosts = WorkerHosts(readinesses(w2="x"), {}, services, ())
+    monkeypatch.setattr(worker_hosts, "look", lambda *_: hosts)
     found = checked(inventory(), hosts=True)
     assert [(n.state.value, n.ready, n.notes) for n in found.nodes] == [
         ("LIVE", True, ()),
-        ("FAILED", False, ()),
+        ("FAILED", False, ("its service is activating (auto-restart), restarted 2 times",)),
     ]
+
+
+@pytest.mark.usefixtures("unplugged")
+@pytest.mark.parametrize("came_before", [True, False])
+def test_a_clone_is_named(
+    views: Views, monkeypatch: pytest.MonkeyPatch, *, came_before: bool
+) -> None:
+    """Alluxio lets the second of two workers with one identity not join."""
+    former = ((B, "w2"),) if came_before else ()
+    views.reads = [members((A, "w1"), dead=former) for _ in range(2)]
+    views.info = InfoNodes("w1", tuple(rows((A, "w1", "ONLINE"))))
+    uuids = dict.fromkeys(("w1", "w2"), A.removeprefix("worker-"))
+    runs = UnitState("loaded", "active", "running")
+    hosts = WorkerHosts(readinesses(), uuids, {"w2": runs}, ())
+    monkeypatch.setattr(worker_hosts, "look", lambda *_: hosts)
+    one, clone = checked(inventory(), hosts=True).nodes
+    assert (one.state.value, one.notes) == ("LIVE", ())
+    assert clone.state.value == ("FAILED" if came_before else "UNREGISTERED")
+    same = f"its identity file says {uuids['w2']}, the identity of w1: one is a clone of the other"
+    assert clone.notes[0] == same
+    assert clone.notes[-1] == "its service is active (running)"
 
 
 @pytest.mark.usefixtures("unplugged")
@@ -847,7 +874,7 @@ def test_a_host_without_alluxio_is_seen_there(
     views.info = InfoNodes("w1", tuple(rows((A, "w1", "ONLINE"))))
     seen = readinesses()
     seen["w2"] = dataclasses.replace(seen["w2"], installed=False)
-    monkeypatch.setattr(readiness, "look", lambda *_: (seen, []))
+    monkeypatch.setattr(worker_hosts, "look", lambda *_: WorkerHosts(seen, {}, {}, ()))
     found = checked(inventory(), hosts=True)
     assert states(list(found.nodes)) == [("w1", "LIVE"), ("w2", "NOT_INSTALLED")]
 

@@ -63,11 +63,11 @@ def test_a_member(error: str, gone: bool, said: list[str], monkeypatch: pytest.M
     assert [list(q) for q in questions] == ([[first.machine]] if "refused" in error else [])
 
 
-def test_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers() -> None:
     facts = without(on(installed(d1="/d1", d2="/d2"), d1="/d1"), "/d2", ALLUXIO.state_dir)
-    asked(monkeypatch, {WORKER.machine: facts})
-    with Fleet(1) as fleet:
-        found = disks.of_workers(fleet, replace(ALLUXIO, workers=(WORKER,)))
+    alone = replace(ALLUXIO, workers=(WORKER,))
+    assert set(disks.probes(alone)) == {WORKER.machine}
+    found = disks.of_workers(alone, {WORKER.machine: facts})
     assert [(p.severity, p.id) for p in found] == [
         ("error", "data-disk-missing"),
         ("warning", "page-store-away"),

@@ -23,7 +23,7 @@ from provision.alluxio.commands import alluxio_cli, read, readiness
 from provision.alluxio.worker import desired as worker
 from provision.alluxio.worker import state
 from provision.alluxio.worker.tarball import Contents
-from provision.check_nodes import disks as check_disks
+from provision.check_nodes import worker_hosts
 from provision.engine import audit, lock
 from provision.engine.plan import HostChanges
 from provision.errors import ProvisionError
@@ -506,7 +506,7 @@ def scripts(folder: Path) -> Iterator[tuple[str, str]]:
         "journal": lambda f: masters._outside(f, a, [master]),
         "restart": lambda f: restart_workers._look(inventory, a, [one], f),
         "releases": lambda f: upgrade_workers._look(inventory, a, [one], f),
-        "workers": lambda f: check_disks.of_workers(f, a),
+        "workers": lambda f: worker_hosts.look(f, a),
     }
     for name, work in sent.items():
         for text in recorded(name, work):
