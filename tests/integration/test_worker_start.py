@@ -231,6 +231,14 @@ class TestStartsBySystemd:
         lab.invoke("start-workers").expect(0, f"restart {UNIT}", "2 of 2 live")
         assert state(one) == ("running", 0)
 
+    def test_who_has_just_been_started_is_waited_for(self, lab: Lab) -> None:
+        """A real worker takes longer than its lease lasts here; this one sleeps for as long."""
+        other = lab.workers[1]
+        timer = "systemd-run -q --on-active=15 --timer-property=AccuracySec=1"
+        later = f"{timer} systemctl kill -s CONT {UNIT}"
+        other.run(f"systemctl restart {UNIT}; systemctl kill -s STOP {UNIT}; {later}")
+        lab.invoke("start-workers").expect(0, "0 changed; 2 of 2 live")
+
     def test_a_long_run_sets_the_count_back(self, lab: Lab) -> None:
         """Here two seconds are long."""
         other, path = lab.workers[1], f"/etc/systemd/system/{UNIT}"

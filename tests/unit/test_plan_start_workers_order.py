@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -78,20 +78,14 @@ class Time:
     def registers(self, name: str, revision: int) -> Callable[[], object]:
         return lambda: self.registry.revisions.update({name: revision})
 
-    def require(
-        self, patience: float = 0, *, ready: bool = False, known: Collection[str] = ()
-    ) -> None:
+    def require(self, patience: float = 0, **options: Any) -> None:
         handle = Etcd(builders.etcd(), Fleet(1))
         chosen = self._alluxio.workers
-        start_workers.require_live(
-            self._alluxio, handle, chosen, patience=patience, ready=ready, known=known
-        )
+        start_workers.require_live(self._alluxio, handle, chosen, patience=patience, **options)
 
-    def refused(
-        self, patience: float = 0, *, ready: bool = False, known: Collection[str] = ()
-    ) -> str:
+    def refused(self, patience: float = 0, **options: Any) -> str:
         with pytest.raises(Unhealthy) as caught:
-            self.require(patience, ready=ready, known=known)
+            self.require(patience, **options)
         return caught.value.message
 
 
@@ -203,6 +197,27 @@ class TestWait:
 
 
 class TestReady:
+    def test_who_has_just_begun_has_the_rest_of_its_time(
+        self, time: Time, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked: list[tuple[float, list[str]]] = []
+
+        def rest(_: Fleet, alluxio: AlluxioCluster, workers: Sequence[AlluxioWorker]) -> int:
+            asked.append((time.now, [w.name for w in workers]))
+            return 20
+
+        monkeypatch.setattr(start_workers, "_rest_of_start", rest)
+        time.gone("w02")
+        time.later[15] = time.registers("w02", 12)
+        time.require(5, booting=True)
+        assert asked == [(5, ["w02"])]
+        assert 15 <= time.now < 16
+        time.gone("w01")
+        assert time.refused(5, booting=True).startswith("1 of 2 workers is not live after 25 s")
+        # A gate of a step knows when its workers began.
+        assert time.refused(5).startswith("1 of 2 workers is not live after 5 s")
+        assert len(asked) == 2
+
     def test_listeners_are_asked_once_a_second_and_awaited(self, time: Time) -> None:
         time.registry.silent = {"w02": "nothing listens"}
         time.later = {3.5: time.registry.silent.clear}

@@ -501,6 +501,7 @@ def scripts(folder: Path) -> Iterator[tuple[str, str]]:
         "fetch": lambda f: fetch_backups._bring(c, f, looked, saved, folder),
         "conflict": lambda f: join_conflict.explained(a, Etcd(c, f), [one]),
         "restarts": lambda f: start_workers._failed_attempts(f, [one]),
+        "start": lambda f: start_workers._rest_of_start(f, a, [one]),
         "lines": lambda f: start_workers.last_lines(f, [one.machine]),
         "audit": lambda f: audit.read_host(f.recorder, 5),  # type: ignore[arg-type]
         "journal": lambda f: masters._outside(f, a, [master]),

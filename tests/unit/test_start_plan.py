@@ -710,6 +710,21 @@ class TestRegistrations:
     def test_an_attempt_counts_when_it_has_ended(self, shown: str, attempts: int | None) -> None:
         assert start_workers._attempts(shown) == attempts
 
+    @pytest.mark.parametrize(
+        ("shown", "age"),
+        [
+            ("Uptime=100.25\nActiveState=active\nActiveEnterTimestampMonotonic=90500000\n", 9.5),
+            ("Uptime=100.25\nActiveState=active\nActiveEnterTimestampMonotonic=100400000\n", 0.0),
+            # The uptime is that of a container that is younger than its kernel.
+            ("Uptime=40.25\nActiveState=active\nActiveEnterTimestampMonotonic=90000000\n", None),
+            ("Uptime=100.2\nActiveState=activating\nActiveEnterTimestampMonotonic=5\n", None),
+            ("Uptime=100.2\nActiveState=active\nActiveEnterTimestampMonotonic=0\n", None),
+            ("", None),
+        ],
+    )
+    def test_how_long_a_service_has_been_active(self, shown: str, age: float | None) -> None:
+        assert start_workers._age(shown) == age
+
     def test_a_worker_that_lost_its_lease_has_time_to_register_again(
         self, alluxio: AlluxioCluster, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -65,7 +65,7 @@ def start_workers(
         patience = alluxio.failure_detection_timeout
         known = observed.ready if not plan.steps else ()
         live = start_workers.require_live(
-            alluxio, etcd, chosen, patience=patience, ready=True, known=known
+            alluxio, etcd, chosen, patience=patience, ready=True, known=known, booting=True
         )
     extra: StartWorkers = {"live": sorted(live)}
     line = f"{len(live)} of {len(chosen)} live"

@@ -41,6 +41,10 @@ from provision.text import counted, number, printable_lines, share
 #: serving, also while other runs restart workers of other batches.
 RESTART_SHARE = 10
 POLL_SECONDS = 0.25
+#: When the service began, in microseconds, and the host's uptime, in seconds.
+_BEGAN = f"""read -r up _ </proc/uptime
+echo "Uptime=$up"
+systemctl show -p ActiveState -p ActiveEnterTimestampMonotonic {desired.UNIT}"""
 #: Seconds between two looks at the listeners of workers that are registered.
 READY_LOOK_SECONDS = 1.0
 #: A worker that has ended by itself this often, over at least this many seconds, does not come up
@@ -312,6 +316,7 @@ def require_live(
     stale: Mapping[str, int] = MappingProxyType({}),
     ready: bool = False,
     known: Collection[str] = (),
+    booting: bool = False,
 ) -> dict[str, int]:
     """As :func:`live`. Raises :class:`Unhealthy` unless each of the chosen workers is live within
     ``patience`` seconds. A worker that has lost its lease (its member of etcd went away, for
@@ -322,6 +327,9 @@ def require_live(
     (:mod:`provision.alluxio.commands.readiness`), and may just have been started by systemd. The
     workers in ``known`` have just answered, and
     nothing was changed since: they are asked again only after a wait for one that is not live.
+
+    With ``booting``, a worker whose service systemd has just begun, after the host's boot for
+    example, has the rest of its ``start_timeout``.
 
     The revisions in ``stale`` belong to keys that do not count. The wait ends early for a worker
     that systemd starts again and again without success.
@@ -351,6 +359,13 @@ def require_live(
                 deadline.pause(POLL_SECONDS)
                 continue
             late = deadline.passed
+            if late and booting:
+                booting = False
+                if rest := _rest_of_start(etcd.fleet, alluxio, missing):
+                    patience += rest
+                    shown.within = patience
+                    deadline = wait.Deadline(rest)
+                    continue
             # A worker with a stale live key is left out: its old lease can keep it from starting.
             why = crashes.told([w for w in missing if w.name not in seen], late=late)
             if late:
@@ -494,6 +509,33 @@ def _attempts(shown: str) -> int | None:
     if restarts is None:
         return None
     return restarts + (values.get("SubState", "").strip() in ("auto-restart", "failed"))
+
+
+def _rest_of_start(fleet: Fleet, alluxio: AlluxioCluster, workers: Sequence[AlluxioWorker]) -> int:
+    """The seconds of ``start_timeout`` that are left to whichever of the workers' services began
+    last; 0 when each has had its time, or does not run. Only hosts that answer."""
+
+    def ask(session: Session) -> str:
+        return session.run(_BEGAN, "start", timeout=20).stdout
+
+    said = fleet.map(ask, list(dict.fromkeys(w.machine for w in workers)))
+    ages = [age for age in map(_age, map(str, said.values())) if age is not None]
+    return max(0, alluxio.start_timeout - int(min(ages))) if ages else 0
+
+
+def _age(shown: str) -> float | None:
+    """The seconds for which a service has been active, by the output of :data:`_BEGAN`.
+
+    None when it is not, or when the two clocks are not of one boot: systemd's monotonic time is the
+    kernel's, and in some containers the uptime is the container's.
+    """
+    values = dict(line.partition("=")[::2] for line in shown.splitlines())
+    began = number(values.get("ActiveEnterTimestampMonotonic", ""))
+    up = number(values.get("Uptime", "").partition(".")[0])
+    if values.get("ActiveState") != "active" or not began or up is None:
+        return None
+    age = up - began / 1e6
+    return max(0.0, age) if age > -1 else None
 
 
 def _times(count: int) -> str:
